@@ -1,0 +1,123 @@
+"""The nouns of the library: what comes in (Listing), what the CPU makes of it (Prepared), what goes out (Result).
+
+Plain frozen data, no behaviour, no torch: the consumer and its tests use them without loading a model.
+After errors.py; before everything that produces or consumes them.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+
+class ImageStatus(StrEnum):
+    """What became of a listing's photo."""
+
+    USED = "used"  # the model saw it
+    ABSENT = "absent"  # the listing has none
+    PENDING = "pending"  # still being fetched: a later answer may see it
+    UNAVAILABLE = "unavailable"  # could not be fetched, finally
+    UNDECODABLE = "undecodable"  # fetched, and not an image, or broken
+    REFUSED = "refused"  # an address or an image that we will not touch
+
+
+class Decision(StrEnum):
+    """Whether a result stands by itself or waits for a person."""
+
+    ACCEPT = "accept"
+    REVIEW = "review"
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A product as a seller registered it.
+
+    Args:
+        id: the product id; comes back in the result.
+        title: may be empty when there is a photo (and even when there is none: the answer is then the prior).
+        image: the photo as bytes of any format `photos.decode` knows, or None.
+        image_status: why there is no photo, when the caller knows; None: derived (absent, used, undecodable, refused).
+    """
+
+    id: str
+    title: str = ""
+    image: bytes | None = None
+    brand: str = ""
+    maker: str = ""
+    image_status: ImageStatus | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A listing after the CPU's part: ready to be stacked into a batch.
+
+    Args:
+        text: the text fields the model reads, joined.
+        pixels: uint8 [px, px, 3] RGB, or None.
+        image: USED exactly when there are pixels.
+    """
+
+    listing_id: str
+    text: str
+    pixels: npt.NDArray[np.uint8] | None
+    image: ImageStatus
+
+
+@dataclass(frozen=True, slots=True)
+class PathNode:
+    """A node of an answered path; `probability` is its marginal over all paths through it, 0..1."""
+
+    level: int
+    id: str
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A path and its calibrated probability."""
+
+    path: tuple[PathNode, ...]
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What the model says about one listing.
+
+    Args:
+        path: an existing path of the taxonomy, from level 1 to its stop level.
+        probability: calibrated, of the whole path, stop included.
+        safe_level: 0..4, how deep the promised error rate holds; 0 is review.
+        reason: why a person should look ("uncertain"), None when accepted.
+        alternatives: the next best paths, most probable first, without `path`.
+    """
+
+    listing_id: str
+    path: tuple[PathNode, ...]
+    probability: float
+    safe_level: int
+    decision: Decision
+    reason: str | None
+    alternatives: tuple[Candidate, ...]
+    image: ImageStatus
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """Which model answered, and on what: goes into every result record.
+
+    Args:
+        fingerprint: SHA-256 hex of the bundle's SHA256SUMS.
+        engine: for example "eager-cpu".
+        precision: "fp32" or "bf16".
+        created_ms: creation time of the bundle, ms since 1970; the default generation of its results.
+    """
+
+    name: str
+    fingerprint: str
+    engine: str
+    precision: str
+    taxonomy_digest: str
+    created_ms: int
