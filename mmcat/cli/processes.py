@@ -35,7 +35,11 @@ os.execvp(sys.argv[3], sys.argv[3:])
 
 
 class ServerError(Exception):
-    """A local server cannot be had or did not start: one sentence, then the end of its log where there is one."""
+    """A local server did not start: one sentence, then the end of its log."""
+
+
+class ServerMissing(ServerError):  # noqa: N818 - says what it is: nothing failed, it is not installed
+    """A local server cannot be had on this machine: one sentence that says what to install."""
 
 
 def free_port() -> int:
@@ -129,7 +133,7 @@ class LocalServer:
     def data(self) -> Path:
         """The folder of the server's data; there while the context lasts."""
         if self._folder is None:
-            raise ServerError(f"{self.name} was not started")
+            raise RuntimeError(f"{self.name} was not started")
         return Path(self._folder.name)
 
     @property

