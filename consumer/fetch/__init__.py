@@ -1,1 +1,12 @@
-"""(map to be written)."""
+"""Fetches photos from addresses that strangers wrote. In the order of a fetch:
+
+addresses.py  which addresses may be fetched (pure policy)
+hosts.py      resolution, slots and circuit breaker of each host
+client.py     `PhotoFetcher`: redirects, limits, and what became of the photo
+
+Before it: the pipeline, with an event's `image_url` and a deadline. After it: photo decoding.
+"""
+
+from consumer.fetch.client import Fetched, PhotoFetcher
+
+__all__ = ["Fetched", "PhotoFetcher"]

@@ -1,0 +1,272 @@
+"""Fetches one photo: slot, connection, redirects, body, all within one deadline and one number of bytes.
+
+Before it: the pipeline, in its asyncio loop. After it: photo decoding, which looks at the bytes and never at what the
+server said of them. Every way in which a fetch can go wrong ends in a `Fetched` with a status; only cancellation is
+raised. What it says of an address is its origin, never path or query: those may carry tokens.
+"""
+
+import asyncio
+import socket
+import time
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self
+from urllib.parse import urljoin
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
+from consumer.fetch.addresses import AddressPolicy, RefusedAddressError, Target
+from consumer.fetch.hosts import (
+    HostLimits,
+    Hosts,
+    HostSetAsideError,
+    Lookup,
+    Slot,
+    UnresolvedHostError,
+    system_lookup,
+)
+from mmcat.listing import ImageStatus
+
+MAX_REDIRECTS: Final = 3
+REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+# May answer otherwise later: a fresh listing's photo is often uploaded after the event (404).
+RETRYABLE: Final = frozenset({404, 408, 421, 425})
+# "identity": a photo gains nothing from compression, and what is not inflated is no bomb.
+HEADERS: Final = {"Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity", "User-Agent": "mmcat"}
+ZLIB_MODES: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What became of one fetch.
+
+    Args:
+        status: USED exactly when there is a body; UNAVAILABLE or REFUSED otherwise.
+        retryable: whether a later attempt may end otherwise.
+        detail: for logs; names the origin at most.
+    """
+
+    status: ImageStatus
+    body: bytes | None
+    retryable: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class FetchLimits:
+    """Numbers of `PhotoFetcher`.
+
+    Args:
+        max_bytes: longest body, also once inflated.
+        connect_s: for the connection, TLS included.
+        silence_s: longest wait for the first byte, and between two pieces of the body.
+        concurrency: most requests at once over all hosts.
+    """
+
+    max_bytes: int = 10 * 2**20
+    connect_s: float = 1.0
+    silence_s: float = 2.0
+    concurrency: int = 256
+
+
+class PhotoFetcher:
+    """Fetches photos with one pool of connections. Belongs to the asyncio loop in which `start` ran.
+
+    Args:
+        policy: which addresses may be fetched.
+        lookup: blocking resolver of names; tests put their own here.
+    """
+
+    def __init__(
+        self,
+        policy: AddressPolicy,
+        limits: FetchLimits | None = None,
+        host_limits: HostLimits | None = None,
+        *,
+        lookup: Lookup = system_lookup,
+    ) -> None:
+        self._policy = policy
+        self._limits = limits or FetchLimits()
+        self._hosts = Hosts(policy, host_limits or HostLimits(), lookup=lookup)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def start(self) -> None:
+        """Open the pool."""
+        connector = aiohttp.TCPConnector(
+            resolver=_AdmittedResolver(self._hosts),
+            use_dns_cache=False,  # hosts.py caches, and forgets what the policy refused
+            limit=self._limits.concurrency,
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,  # no proxy and no .netrc from the environment
+            auto_decompress=False,
+            headers=HEADERS,
+            raise_for_status=False,
+            timeout=aiohttp.ClientTimeout(
+                total=None, sock_connect=self._limits.connect_s, sock_read=self._limits.silence_s
+            ),
+        )
+
+    async def close(self) -> None:
+        """Close the pool; fetches under way end as unavailable."""
+        if self._session is not None:
+            await self._session.close()
+        await self._hosts.close()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def fetch(self, url: str, deadline: float) -> Fetched:
+        """Fetch a photo.
+
+        Args:
+            url: as the seller wrote it.
+            deadline: `time.monotonic()` by which the answer is there; waiting for a slot counts.
+
+        Raises:
+            asyncio.CancelledError: nothing else.
+        """
+        try:
+            target = self._policy.read(url)
+            for _ in range(MAX_REDIRECTS + 1):
+                step = await self._request(target, deadline)
+                if isinstance(step, Fetched):
+                    return step
+                target = self._policy.read(step)
+            return _refused(f"more than {MAX_REDIRECTS} redirects")
+        except RefusedAddressError as refused:
+            return _refused(str(refused))
+        except (HostSetAsideError, UnresolvedHostError) as down:
+            return _unavailable(str(down))
+        except TimeoutError:
+            return _unavailable("not there in time")
+        except (aiohttp.ClientError, OSError) as broken:
+            return _unavailable(f"connection failed ({type(broken).__name__})")
+        except Exception as unknown:  # a stranger's server found a hole in the client: its photo is lost, nothing else
+            return _unavailable(f"fetch failed ({type(unknown).__name__})")
+
+    async def _request(self, target: Target, deadline: float) -> Fetched | str:
+        """Ask once; returns what became of it, or the address it redirects to."""
+        async with asyncio.timeout(deadline - time.monotonic()) as until, self._hosts.slot(target.origin) as slot:
+            try:
+                if target.address is None:
+                    await self._hosts.resolve(target.host)
+                answer = await self._exchange(target, slot)
+            except asyncio.CancelledError:
+                if until.expired():
+                    slot.timed_out()
+                raise
+            except RefusedAddressError:
+                raise
+            except Exception:  # judged by `fetch`; here it only counts against the host
+                slot.failed()
+                raise
+        return answer
+
+    async def _exchange(self, target: Target, slot: Slot) -> Fetched | str:
+        if self._session is None:
+            raise RuntimeError("fetch before start")
+        url = URL.build(
+            scheme=target.scheme,
+            host=target.host,
+            port=target.port,
+            path=target.path,
+            query_string=target.query,
+            encoded=True,
+        )
+        async with self._session.get(url, allow_redirects=False) as response:
+            if response.status == 429 or response.status >= 500:
+                slot.failed()  # "too many requests", too: a few in a row, and the host is left alone for a while
+                return _unavailable(f"{target.origin} answered {response.status}")
+            if response.status in REDIRECTS:
+                slot.succeeded()
+                location = response.headers.get("Location")
+                return urljoin(str(url), location) if location else _unavailable("redirect without a Location", False)
+            if response.status not in (200, 203):
+                slot.succeeded()
+                return _unavailable(f"{target.origin} answered {response.status}", response.status in RETRYABLE)
+            fetched = await self._read(response)
+            slot.succeeded()
+            return fetched
+
+    async def _read(self, response: aiohttp.ClientResponse) -> Fetched:
+        limit = self._limits.max_bytes
+        if response.content_length is not None and response.content_length > limit:
+            return _refused(f"announced {response.content_length} bytes, limit {limit}")
+        pieces: list[bytes] = []
+        size = 0
+        async for piece in response.content.iter_any():
+            size += len(piece)
+            if size > limit:
+                return _refused(f"more than {limit} bytes")
+            pieces.append(piece)
+        if not size:
+            return _unavailable("empty body")
+        encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+        if encoding in ("identity", ""):
+            return Fetched(ImageStatus.USED, b"".join(pieces), False, "")
+        return _inflate(pieces, encoding, limit)
+
+
+class _AdmittedResolver(AbstractResolver):
+    """Gives aiohttp's connector the addresses that the policy admitted; nothing else is ever connected to."""
+
+    def __init__(self, hosts: Hosts) -> None:
+        self._hosts = hosts
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        return [
+            ResolveResult(
+                hostname=host,
+                host=str(address),
+                port=port,
+                family=socket.AF_INET if address.version == 4 else socket.AF_INET6,
+                proto=0,
+                flags=socket.AI_NUMERICHOST,
+            )
+            for address in await self._hosts.resolve(host)
+        ]
+
+    async def close(self) -> None:
+        """Nothing to close: the table belongs to the fetcher."""
+
+
+def _inflate(pieces: Iterable[bytes], encoding: str, limit: int) -> Fetched:
+    """Undo the compression that a server applied unasked, never past `limit` bytes."""
+    mode = ZLIB_MODES.get(encoding)
+    if mode is None:
+        return _unavailable("unknown content encoding", False)
+    inflater = zlib.decompressobj(mode)
+    body = bytearray()
+    try:
+        for piece in pieces:
+            body += inflater.decompress(piece, limit + 1 - len(body))
+            if len(body) > limit:
+                return _refused(f"inflates to more than {limit} bytes")
+    except zlib.error:
+        return _unavailable("broken content encoding", False)
+    if not inflater.eof or not body:
+        return _unavailable("broken content encoding")
+    return Fetched(ImageStatus.USED, bytes(body), False, "")
+
+
+def _unavailable(detail: str, retryable: bool = True) -> Fetched:
+    return Fetched(ImageStatus.UNAVAILABLE, None, retryable, detail)
+
+
+def _refused(detail: str) -> Fetched:
+    return Fetched(ImageStatus.REFUSED, None, False, detail)
