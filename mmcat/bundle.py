@@ -1,0 +1,303 @@
+"""A trained model as a folder: written whole or not at all, read only if every byte is the one that was written.
+
+    bundle.json         format version, name, created_ms, model, preprocessing, calibration, split, metrics
+    model.safetensors   all weights, float32
+    taxonomy.tsv        the paths, in label order
+    tokenizer.json      absent in bundles that read photos alone
+    README.md           the model card
+    SHA256SUMS          of all the others; its own SHA-256 is the bundle's fingerprint
+
+No pickles, no code, no network. After model.py, text.py, preparation.py, calibration.py; before categorizer.py.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+
+from mmcat.calibration import Calibration
+from mmcat.errors import BundleError, MmcatError
+from mmcat.model import CategoryModel, ModelConfig
+from mmcat.preparation import Preprocessing
+from mmcat.taxonomy import Taxonomy
+from mmcat.text import Tokenizer
+
+FORMAT_VERSION = 1
+DAY_MS = 86_400_000  # created_ms ranks results (design: generation), so a clock that runs ahead must not win for long
+_SUMS = "SHA256SUMS"
+_KEYS = {
+    *("format_version", "name", "created_ms", "model", "preprocessing", "calibration"),
+    *("taxonomy_digest", "split_fingerprint", "data_note", "metrics"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedBundle:
+    """A verified bundle; the model is on the CPU, float32, in eval mode. `tokenizer` is None for photos alone."""
+
+    name: str
+    created_ms: int
+    fingerprint: str
+    model: CategoryModel
+    tokenizer: Tokenizer | None
+    taxonomy: Taxonomy
+    preprocessing: Preprocessing
+    calibration: Calibration
+    split_fingerprint: str
+    data_note: str
+    metrics: Mapping[str, Any]
+
+
+# ── Writing ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def write(
+    folder: str | Path,
+    *,
+    model: CategoryModel,
+    tokenizer: Tokenizer | None,
+    taxonomy: Taxonomy,
+    preprocessing: Preprocessing,
+    calibration: Calibration,
+    name: str,
+    metrics: Mapping[str, Any],
+    split_fingerprint: str,
+    data_note: str,
+    created_ms: int,
+) -> str:
+    """Writes a bundle beside `folder` and renames it into place; an older bundle there is replaced.
+
+    Args:
+        metrics: JSON values; shown in the model card.
+        split_fingerprint: of the split file the figures come from; "" where there is none.
+        data_note: what the model was trained on and under which licence, in one sentence.
+        created_ms: ms since 1970; the default generation of its results.
+
+    Returns:
+        The fingerprint.
+
+    Raises:
+        BundleError: parts that do not belong together, or `folder` exists and is not a bundle.
+    """
+    target = Path(folder)
+    _check_parts(model, tokenizer, taxonomy, preprocessing)
+    if target.exists() and not (target / _SUMS).is_file():
+        raise BundleError(f"{target} exists and is not a bundle: choose another folder or remove it")
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        "name": name,
+        "created_ms": created_ms,
+        "model": model.config.to_json(),
+        "preprocessing": preprocessing.to_json(),
+        "calibration": calibration.to_json(),
+        "taxonomy_digest": taxonomy.digest,
+        "split_fingerprint": split_fingerprint,
+        "data_note": data_note,
+        "metrics": dict(metrics),
+    }
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        beside.chmod(0o755)  # mkdtemp's 0700 would hide the bundle from the service's user
+        state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+        save_file(state, str(beside / "model.safetensors"), metadata={"format": "pt"})
+        (beside / "model.safetensors").chmod(0o644)
+        taxonomy.write(beside / "taxonomy.tsv")
+        if tokenizer is not None:
+            tokenizer.write(beside / "tokenizer.json")
+        (beside / "README.md").write_text(_card(manifest, taxonomy), encoding="utf-8")
+        text = json.dumps(manifest, ensure_ascii=False, indent=2, allow_nan=False)
+        (beside / "bundle.json").write_text(text + "\n", encoding="utf-8")
+        sums = "".join(f"{_sha256(file)}  {file.name}\n" for file in sorted(beside.iterdir()))
+        (beside / _SUMS).write_text(sums, encoding="utf-8")
+        for file in beside.iterdir():
+            _sync(file)
+        _rename(beside, target)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return hashlib.sha256(sums.encode()).hexdigest()
+
+
+def _check_parts(
+    model: CategoryModel, tokenizer: Tokenizer | None, taxonomy: Taxonomy, preprocessing: Preprocessing
+) -> None:
+    config = model.config
+    if config.classes != tuple(map(len, taxonomy.classes)):
+        raise BundleError(f"the model's classes {config.classes} are not those of the taxonomy")
+    if config.px != preprocessing.px:
+        raise BundleError(f"the model wants {config.px} px and the preprocessing gives {preprocessing.px}")
+    if config.reads_text != (tokenizer is not None):
+        raise BundleError(f"a model of modality {config.modality!r} and its tokenizer do not belong together")
+    if tokenizer is not None and tokenizer.max_tokens != preprocessing.max_tokens:
+        raise BundleError(f"tokenizer ({tokenizer.max_tokens}) and preprocessing ({preprocessing.max_tokens}) differ")
+    if (config.reads_text and model.text_encoder is None) or (config.reads_image and model.image_encoder is None):
+        raise BundleError("the model was built without its encoders: a bundle holds the whole of it")
+
+
+def _rename(beside: Path, target: Path) -> None:
+    """Puts the new folder in place; an old one steps aside first and is put back if that fails."""
+    if not target.exists():
+        beside.rename(target)
+    else:
+        old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+        target.rename(old)  # a folder may be renamed onto an empty one
+        try:
+            beside.rename(target)
+        except OSError:
+            old.rename(target)
+            raise
+        shutil.rmtree(old)
+    _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _card(manifest: Mapping[str, Any], taxonomy: Taxonomy) -> str:
+    config, calibration = manifest["model"], manifest["calibration"]
+    lines = [
+        f"# {manifest['name']}",
+        "",
+        f"Puts a listing in one of {len(taxonomy)} category paths. Reads: {config['modality']}"
+        f" ({config['fusion']} fusion, {config['blocks']} blocks, {config['heads']} heads, {config['px']} px).",
+        "",
+        f"- Created: {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(manifest['created_ms'] / 1000))} UTC",
+        f"- Data: {manifest['data_note'] or 'not stated'}",
+        f"- Split: {manifest['split_fingerprint'] or 'none'}",
+        f"- Temperatures: {json.dumps(calibration['temperatures'])}",
+        f"- Promise: at most {calibration['error_rate']:.1%} wrong among accepted nodes,"
+        f" tested at {calibration['confidence']:.0%} confidence",
+        "",
+        "| figure | value |",
+        "| --- | --- |",
+        *(f"| {key} | {json.dumps(value, ensure_ascii=False)} |" for key, value in manifest["metrics"].items()),
+        "",
+        "Use: `mmcat predict --bundle FOLDER --title … --photo …`, or in Python"
+        " `Categorizer.load(FOLDER).categorize([Listing(id, title=…, image=…)])`.",
+        "",
+        "Limits: it knows the paths of its taxonomy only, and its probabilities hold for listings like those it was"
+        " calibrated on.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+# ── Reading ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def load(folder: str | Path, *, now_ms: int | None = None) -> LoadedBundle:
+    """Verifies and reads a bundle; blocks for a second or two per 500 MB.
+
+    Args:
+        now_ms: the clock, for tests.
+
+    Raises:
+        BundleError: anything missing, changed, unknown or dated ahead; one sentence that names the file.
+    """
+    root = Path(folder)
+    fingerprint = _verify(root)
+    manifest = _manifest(root, int(time.time() * 1000) if now_ms is None else now_ms)
+    try:
+        config = ModelConfig.from_json(manifest["model"])
+        preprocessing = Preprocessing.from_json(manifest["preprocessing"])
+        calibration = Calibration.from_json(manifest["calibration"])
+        taxonomy = Taxonomy.load(root / "taxonomy.tsv")
+        tokenizer = None
+        if config.reads_text:
+            tokenizer = Tokenizer.load(root / "tokenizer.json", preprocessing.max_tokens)
+        model = CategoryModel(config)
+        model.load_state_dict(load_file(str(root / "model.safetensors")))
+        _check_parts(model, tokenizer, taxonomy, preprocessing)
+    except MmcatError as error:
+        raise BundleError(f"{root}: {error}") from error
+    except Exception as error:  # a weight file or configuration of another model: torch, transformers raise anything
+        reason = str(error).partition("\n")[0]
+        raise BundleError(f"{root}: the weights do not fit the configuration ({reason}): export it again") from error
+    return LoadedBundle(
+        name=manifest["name"],
+        created_ms=manifest["created_ms"],
+        fingerprint=fingerprint,
+        model=model.eval(),
+        tokenizer=tokenizer,
+        taxonomy=taxonomy,
+        preprocessing=preprocessing,
+        calibration=calibration,
+        split_fingerprint=manifest["split_fingerprint"],
+        data_note=manifest["data_note"],
+        metrics=manifest["metrics"],
+    )
+
+
+def fingerprint(folder: str | Path) -> str:
+    """The bundle's fingerprint without loading or verifying it: SHA-256 of its SHA256SUMS."""
+    try:
+        return _sha256(Path(folder) / _SUMS)
+    except OSError as error:
+        raise BundleError(f"{folder} is not a bundle: no {_SUMS} in it") from error
+
+
+def _verify(root: Path) -> str:
+    """Every listed file is there, plain and unchanged; nothing else could be read in its place."""
+    if not root.is_dir():
+        raise BundleError(f"no bundle at {root}: give the folder that training wrote")
+    for entry in root.iterdir():
+        if entry.is_symlink() or not entry.is_file():
+            raise BundleError(f"{entry} is not a plain file: a bundle holds no links or folders, copy it whole")
+    try:
+        text = (root / _SUMS).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BundleError(f"{root} is not a bundle: no readable {_SUMS} in it") from error
+    sums = {name: digest for digest, _, name in (line.partition("  ") for line in text.splitlines())}
+    required = {"bundle.json", "model.safetensors", "taxonomy.tsv", "README.md"}
+    unknown = set(sums) - required - {"tokenizer.json"}
+    if unknown or required - set(sums):
+        raise BundleError(
+            f"{root}: {_SUMS} lists other files than a bundle has: {sorted(unknown | required - set(sums))}"
+        )
+    for name, expected in sums.items():
+        file = root / name
+        if not file.is_file():
+            raise BundleError(f"{root}: {name} is missing: copy the bundle again")
+        if _sha256(file) != expected:
+            raise BundleError(f"{root}: {name} has changed since it was written (wrong SHA-256): copy the bundle again")
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _manifest(root: Path, now_ms: int) -> dict[str, Any]:
+    try:
+        manifest: dict[str, Any] = json.loads((root / "bundle.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BundleError(f"{root}: bundle.json is not JSON: {error}") from error
+    version = manifest.get("format_version") if isinstance(manifest, dict) else None
+    if version != FORMAT_VERSION:
+        raise BundleError(
+            f"{root}: format version {version!r}, and this mmcat reads {FORMAT_VERSION}: update one of them"
+        )
+    if set(manifest) != _KEYS:
+        raise BundleError(f"{root}: bundle.json differs from the format in {sorted(set(manifest) ^ _KEYS)}")
+    created_ms = manifest["created_ms"]
+    if not isinstance(created_ms, int) or isinstance(created_ms, bool) or created_ms < 0:
+        raise BundleError(f"{root}: created_ms is {created_ms!r}, not milliseconds since 1970")
+    if created_ms > now_ms + DAY_MS:
+        raise BundleError(f"{root}: created more than a day ahead of this clock ({created_ms} ms): check both clocks")
+    if manifest["taxonomy_digest"] != Taxonomy.load(root / "taxonomy.tsv").digest:
+        raise BundleError(f"{root}: taxonomy.tsv is not the one the model was trained on: export it again")
+    return manifest
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

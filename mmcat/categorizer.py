@@ -1,0 +1,165 @@
+"""The library in one class: load a bundle, prepare listings on the CPU, categorize batches on the engine.
+
+    Listing ── prepare ──> Prepared ──┐
+    Listing ── prepare ──> Prepared ──┼─ tokens, stacked pixels ─> engine ─> logits ─> paths ─> safe level ─> Result
+    Listing ── prepare ──> Prepared ──┘
+
+A pure function of its inputs: an answer does not depend on its batch-mates (to 1e-4 of a probability in fp32).
+Last in the flow; knows all other modules. Does no fetching and holds no queue.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mmcat import bundle as bundles
+from mmcat.calibration import Seen, safe_level, seen_of
+from mmcat.engines.base import Batch, Engine
+from mmcat.errors import ModelError
+from mmcat.listing import Candidate, Decision, ImageStatus, Listing, ModelInfo, PathNode, Prepared, Result
+from mmcat.paths import Decoded, PathIndex
+from mmcat.preparation import prepare
+from mmcat.taxonomy import Taxonomy
+
+_CHUNK = 32  # listings per engine call of `categorize`: larger batches are no faster on a CPU (facts: 8 beats 32)
+
+
+class Categorizer:
+    """Loads by `Categorizer.load`; `prepare` may be called from any thread, the rest from one at a time."""
+
+    def __init__(self, bundle: bundles.LoadedBundle, engine: Engine) -> None:
+        self.taxonomy: Taxonomy = bundle.taxonomy
+        self.info = ModelInfo(
+            name=bundle.name,
+            fingerprint=bundle.fingerprint,
+            engine=engine.name,
+            precision=engine.precision,
+            taxonomy_digest=bundle.taxonomy.digest,
+            created_ms=bundle.created_ms,
+        )
+        self.preprocessing = bundle.preprocessing
+        self._config = bundle.model.config
+        self._tokenizer = bundle.tokenizer
+        self._calibration = bundle.calibration
+        self._engine = engine
+        self._index = PathIndex(bundle.taxonomy)
+
+    @classmethod
+    def load(
+        cls,
+        bundle: str | Path,
+        *,
+        device: str = "auto",
+        engine: str = "auto",
+        precision: str = "auto",
+        threads: int | None = None,
+    ) -> "Categorizer":
+        """Verifies and loads a bundle; blocks for seconds. The network is never asked.
+
+        Args:
+            device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:N".
+            engine: "auto" or "eager".
+            precision: "auto" (bf16 on CUDA that has it, else fp32), "fp32", "bf16".
+            threads: CPU threads of one operation, for the whole process; None leaves torch's choice.
+
+        Raises:
+            BundleError: the folder is not a bundle that can be run.
+            ModelError: no such device, engine or precision.
+        """
+        if engine not in ("auto", "eager"):
+            raise ModelError(f"engine {engine!r} is unknown: use auto or eager")
+        if threads is not None and threads < 1:
+            raise ModelError(f"threads must be at least 1, not {threads}")
+        import torch
+
+        from mmcat.engines.eager import EagerEngine
+
+        if threads is not None:
+            torch.set_num_threads(threads)
+        loaded = bundles.load(bundle)
+        return cls(loaded, EagerEngine(loaded.model, loaded.preprocessing, device, precision))
+
+    def prepare(self, listing: Listing) -> Prepared:
+        """The CPU's part of one listing: text joined, photo decoded. Thread-safe; never raises for a bad photo.
+
+        A model that reads titles alone does not look at photos: they count as absent.
+        """
+        return prepare(listing, self.preprocessing, with_photo=self._config.reads_image)
+
+    def categorize_prepared(self, batch: Sequence[Prepared], top_k: int = 3) -> list[Result]:
+        """Categorizes a batch in one engine call; blocks until it is done.
+
+        Args:
+            top_k: best paths per listing, the answer included: top_k − 1 alternatives. At least 1.
+
+        Returns:
+            One result per listing, in order.
+
+        Raises:
+            ModelError: the engine gave no finite numbers, or a listing was prepared for another model.
+        """
+        if top_k < 1:
+            raise ModelError(f"top_k must be at least 1, not {top_k}")
+        if not batch:
+            return []
+        logits = self._engine.logits(self._stack(batch))
+        if len(logits[0]) != len(batch) or not all(np.isfinite(level_BC).all() for level_BC in logits):
+            raise ModelError(f"the engine {self._engine.name} gave no finite scores for a batch of {len(batch)}")
+        seen = [seen_of(bool(one.text), one.pixels is not None) for one in batch]
+        temperatures_B = np.array([self._calibration.temperature(one) for one in seen])
+        decoded = self._index.decode(self._index.scores(logits), temperatures_B, top_k)
+        return [self._result(prepared, decoded, row, seen[row]) for row, prepared in enumerate(batch)]
+
+    def categorize(self, listings: Sequence[Listing], top_k: int = 3) -> list[Result]:
+        """Prepares and categorizes listings, a few at a time; blocks until all are done."""
+        results = []
+        for start in range(0, len(listings), _CHUNK):
+            chunk = [self.prepare(listing) for listing in listings[start : start + _CHUNK]]
+            results += self.categorize_prepared(chunk, top_k)
+        return results
+
+    def warm_up(self) -> None:
+        """Runs one batch of each kind of listing, so that the first real one is not the slow one."""
+        px = self.preprocessing.px
+        grey = np.full((px, px, 3), 128, np.uint8) if self._config.reads_image else None
+        with_photo = Prepared("", "warm up", grey, ImageStatus.ABSENT if grey is None else ImageStatus.USED)
+        self.categorize_prepared([with_photo, Prepared("", "warm up", None, ImageStatus.ABSENT)])
+
+    def _stack(self, batch: Sequence[Prepared]) -> Batch:
+        px = self.preprocessing.px
+        photos = [prepared.pixels for prepared in batch if prepared.pixels is not None]
+        for pixels in photos:
+            if pixels.shape != (px, px, 3) or pixels.dtype != np.uint8:
+                raise ModelError(f"pixels {pixels.shape} {pixels.dtype} where this model takes uint8 {(px, px, 3)}")
+        ids, mask = self._tokenizer.encode([one.text for one in batch]) if self._tokenizer else (None, None)
+        return Batch(
+            ids=ids,
+            mask=mask,
+            pixels=np.stack(photos) if photos else None,
+            has_text=np.array([bool(one.text) for one in batch]),
+            has_image=np.array([one.pixels is not None for one in batch]),
+        )
+
+    def _result(self, prepared: Prepared, decoded: Decoded, row: int, seen: Seen) -> Result:
+        candidates = [self._candidate(decoded, row, place) for place in range(decoded.rows.shape[1])]
+        answer = candidates[0]
+        level = safe_level([node.probability for node in answer.path], self._calibration.threshold(seen))
+        return Result(
+            listing_id=prepared.listing_id,
+            path=answer.path,
+            probability=answer.probability,
+            safe_level=level,
+            decision=Decision.ACCEPT if level else Decision.REVIEW,
+            reason=None if level else "uncertain",
+            alternatives=tuple(candidates[1:]),
+            image=prepared.image,
+        )
+
+    def _candidate(self, decoded: Decoded, row: int, place: int) -> Candidate:
+        path = self.taxonomy.paths[decoded.rows[row, place]]
+        nodes = tuple(
+            PathNode(node.level, node.id, node.name, float(decoded.marginals[row, place, node.level - 1]))
+            for node in path
+        )
+        return Candidate(nodes, min(float(decoded.probabilities[row, place]), nodes[-1].probability))
