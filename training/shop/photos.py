@@ -1,0 +1,231 @@
+"""Photo specifications and their rendering: a silhouette among clutter, as a JPEG of the size asked for.
+
+A `PhotoSpec` is drawn once per listing; `render` makes the same picture at any size, small for training (about 1 ms at
+96 px) and several hundred px for the stream. Colours, place, clutter, light and file size are drawn without looking at
+the category; the file is padded to its target with comment segments, so its length tells nothing either.
+
+After silhouettes.py and draws.py; before shop.py. Decoding is mmcat.photos' work.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from math import cos, radians, sin, sqrt
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+from PIL import Image, ImageDraw
+
+from training.shop.draws import Draws
+from training.shop.silhouettes import Point, outline
+
+Colour = tuple[int, int, int]
+_QUALITIES = (80, 55, 30, 12)
+_GRAIN_PX = 256
+_SEGMENT_BYTES = 65_535  # the longest JPEG segment, its two length bytes included, its marker not
+FULL_PX = 640  # the size at which `file_bytes` holds
+
+
+@dataclass(frozen=True, slots=True)
+class Blot:
+    """A piece of clutter: an ellipse or a bar, in shares of the frame."""
+
+    round: bool
+    x: float
+    y: float
+    half_width: float
+    half_height: float
+    colour: Colour
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoSpec:
+    """Everything a photo shows, in shares of its frame, so that it can be rendered at any size.
+
+    Args:
+        silhouette: a name of silhouettes.SILHOUETTES.
+        aspect: width ÷ height.
+        size: share of the frame that the silhouette covers.
+        stretch: width of the silhouette ÷ its own width, area kept.
+        file_bytes: length of the file at FULL_PX.
+        grain_seed: where in the grain tile this photo starts.
+    """
+
+    silhouette: str
+    aspect: float
+    size: float
+    stretch: float
+    turn_degrees: float
+    mirrored: bool
+    x: float
+    y: float
+    colour: Colour
+    ground: Colour
+    ground_below: Colour
+    blots: tuple[Blot, ...]
+    grain: float
+    grain_seed: int
+    file_bytes: int
+
+
+def draw_photo(
+    draws: Draws, silhouette: str, difficulty: float, clutter: float, file_bytes: tuple[int, int]
+) -> PhotoSpec:
+    """Draws a photo of this silhouette; nothing but the outline depends on it.
+
+    Args:
+        difficulty: 0 … 1; turns and stretches the silhouette and lowers its contrast.
+        clutter: mean number of blots.
+        file_bytes: smallest and largest file at FULL_PX.
+    """
+    ground = _colour(draws)
+    colour = _contrasting(draws, ground, 110 - 60 * difficulty)
+    size = draws.uniform(0.15, 0.21)
+    aspect = draws.uniform(0.87, 1.15)
+    stretch = 1 + draws.uniform(-0.25, 0.25) * difficulty
+    room_x, room_y = _room(silhouette, size, aspect, stretch)
+    return PhotoSpec(
+        silhouette=silhouette,
+        aspect=aspect,
+        size=size,
+        stretch=stretch,
+        turn_degrees=draws.uniform(-14, 14) * difficulty,
+        mirrored=draws.chance(0.5),
+        x=0.5 + draws.uniform(-room_x, room_x),
+        y=0.5 + draws.uniform(-room_y, room_y),
+        colour=colour,
+        ground=ground,
+        ground_below=cast(Colour, tuple(min(255, max(0, part + draws.between(-25, 25))) for part in ground)),
+        blots=tuple(_blot(draws) for _ in range(draws.between(0, round(2 * clutter)))),
+        grain=draws.uniform(2, 5),
+        grain_seed=draws.between(0, _GRAIN_PX * _GRAIN_PX - 1),
+        file_bytes=draws.between(*file_bytes),
+    )
+
+
+def render(spec: PhotoSpec, px: int, target_bytes: int | None = None) -> bytes:
+    """The photo as a JPEG.
+
+    Args:
+        px: the longer side.
+        target_bytes: length of the file; None: `file_bytes` of the spec, brought to this size.
+
+    Returns:
+        A JPEG of exactly the target length.
+
+    Raises:
+        ValueError: no JPEG of this size is that small.
+    """
+    if target_bytes is None:
+        share = px / FULL_PX  # a smaller photo takes more bytes a pixel
+        target_bytes = round(spec.file_bytes * share**1.5 + 1_000 * (1 - share))
+    pixels = _pixels(spec, px)
+    for quality in _QUALITIES:
+        jpeg = simplejpeg.encode_jpeg(pixels, quality=quality, colorspace="RGB", colorsubsampling="420")
+        missing = target_bytes - len(jpeg)
+        if missing == 0 or missing >= 4:
+            return _padded(jpeg, missing)
+    raise ValueError(f"no {px} px photo fits into {target_bytes} bytes")
+
+
+def _pixels(spec: PhotoSpec, px: int) -> npt.NDArray[np.uint8]:
+    width = px if spec.aspect >= 1 else round(px * spec.aspect)
+    height = px if spec.aspect <= 1 else round(px / spec.aspect)
+    over = 2 if px <= 256 else 1  # drawn larger and reduced, so that small photos have soft edges
+    wide, high = width * over, height * over
+    picture = Image.new("RGB", (wide, high), spec.ground)
+    pen = ImageDraw.Draw(picture)
+    pen.rectangle((0, round(high * 0.62), wide, high), fill=spec.ground_below)
+    for blot in spec.blots:
+        corners = (
+            (blot.x - blot.half_width) * wide,
+            (blot.y - blot.half_height) * high,
+            (blot.x + blot.half_width) * wide,
+            (blot.y + blot.half_height) * high,
+        )
+        (pen.ellipse if blot.round else pen.rectangle)(corners, fill=blot.colour)
+    mask = Image.new("L", (wide, high))
+    mask_pen = ImageDraw.Draw(mask)
+    for filled, points in _placed(spec, wide, high):
+        mask_pen.polygon(points, fill=255 if filled else 0)
+    picture.paste(spec.colour, mask=mask)
+    if over > 1:
+        picture = picture.reduce(over)
+    grain = _grain(spec, height, width)
+    pixels: npt.NDArray[np.uint8] = np.clip(np.asarray(picture, np.int16) + grain[:, :, None], 0, 255).astype(np.uint8)
+    return pixels
+
+
+def _placed(spec: PhotoSpec, wide: int, high: int) -> list[tuple[bool, list[Point]]]:
+    """The outline's polygons in pixels."""
+    scale = sqrt(spec.size * wide * high)
+    across, down = scale * sqrt(spec.stretch), scale / sqrt(spec.stretch)
+    if spec.mirrored:
+        across = -across
+    cosine, sine = cos(radians(spec.turn_degrees)), sin(radians(spec.turn_degrees))
+    x0, y0 = spec.x * wide, spec.y * high
+    placed = []
+    for filled, points in outline(spec.silhouette).parts:
+        turned = [(x * across, y * down) for x, y in points]
+        placed.append((filled, [(x0 + x * cosine - y * sine, y0 + x * sine + y * cosine) for x, y in turned]))
+    return placed
+
+
+@cache
+def _grain_tile() -> npt.NDArray[np.float32]:
+    """A square of standard normal noise, the same in every process."""
+    return np.random.Generator(np.random.Philox(key=48)).standard_normal((_GRAIN_PX, _GRAIN_PX), np.float32)
+
+
+def _grain(spec: PhotoSpec, height: int, width: int) -> npt.NDArray[np.int16]:
+    row, column = divmod(spec.grain_seed, _GRAIN_PX)
+    tile = (np.roll(_grain_tile(), (row, column), (0, 1)) * spec.grain).astype(np.int16)
+    return np.tile(tile, (-(-height // _GRAIN_PX), -(-width // _GRAIN_PX)))[:height, :width]
+
+
+def _padded(jpeg: bytes, missing: int) -> bytes:
+    """Adds comment segments of `missing` bytes in all (0, or at least 4) behind the start marker."""
+    segments = []
+    while missing:
+        length = min(missing, _SEGMENT_BYTES + 2)
+        if 0 < missing - length < 4:
+            length -= 4
+        segments.append(b"\xff\xfe" + (length - 2).to_bytes(2, "big") + b"\x20" * (length - 4))
+        missing -= length
+    return jpeg[:2] + b"".join(segments) + jpeg[2:]
+
+
+def _room(silhouette: str, size: float, aspect: float, stretch: float) -> tuple[float, float]:
+    """How far the silhouette's middle may lie from the frame's, in shares of width and height."""
+    shape = outline(silhouette)
+    half_width = shape.half_width * sqrt(size / aspect * stretch)
+    half_height = shape.half_height * sqrt(size * aspect / stretch)
+    return max(0.0, 0.47 - half_width), max(0.0, 0.47 - half_height)
+
+
+def _colour(draws: Draws) -> Colour:
+    return (draws.between(0, 255), draws.between(0, 255), draws.between(0, 255))
+
+
+def _lightness(colour: Colour) -> float:
+    return 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
+
+
+def _contrasting(draws: Draws, ground: Colour, contrast: float) -> Colour:
+    """A colour whose lightness (0 … 255) differs from the ground's by at least `contrast`."""
+    while True:
+        colour = _colour(draws)
+        if abs(_lightness(colour) - _lightness(ground)) >= contrast:
+            return colour
+
+
+def _blot(draws: Draws) -> Blot:
+    return Blot(
+        round=draws.chance(0.5),
+        x=draws.uniform(),
+        y=draws.uniform(),
+        half_width=draws.uniform(0.02, 0.09),
+        half_height=draws.uniform(0.02, 0.09),
+        colour=_colour(draws),
+    )
