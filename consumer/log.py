@@ -1,0 +1,32 @@
+"""Logging: structlog, JSON lines off a terminal, coloured on one; one event name per fact, facts as keys.
+
+Called once by the root of the program. Product ids may be logged, titles never at info; addresses without their query.
+"""
+
+import logging
+import sys
+from typing import Literal, TextIO
+
+import structlog
+
+Level = Literal["debug", "info", "warning", "error"]
+Format = Literal["auto", "json", "text"]
+
+
+def configure_logging(level: Level = "info", format: Format = "auto", stream: TextIO | None = None) -> None:  # noqa: A002 (the setting's name)
+    """Send all log lines to `stream` (default: stderr, so that stdout stays for results)."""
+    target = stream or sys.stderr
+    text = format == "text" or (format == "auto" and target.isatty())
+    renderer = structlog.dev.ConsoleRenderer(colors=target.isatty()) if text else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *([] if text else [structlog.processors.dict_tracebacks]),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(target),
+        cache_logger_on_first_use=False,
+    )

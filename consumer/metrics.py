@@ -1,0 +1,80 @@
+"""Every number the service shows, with unit and meaning, in one place.
+
+One `Metrics` per service, on a registry of its own, so that tests can run several in one process.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+BATCH: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+TENTHS: Final = tuple(i / 10 for i in range(1, 10)) + (0.95, 0.98, 0.99, 1.0)
+
+
+class Metrics:
+    """The service's instruments; attribute names follow the metric names."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        r = self.registry
+        self.listings = Counter(
+            "mmcat_listings", "Attempts by outcome: result, dead_letter, tombstone, superseded", ["outcome"], registry=r
+        )
+        self.keyless = Counter(
+            "mmcat_keyless_events", "Events without a key: no order is promised for them", registry=r
+        )
+        self.photo = Counter(
+            "mmcat_photo", "Photos by status: used, absent, unavailable, undecodable, refused", ["status"], registry=r
+        )
+        self.review = Counter("mmcat_review", "Copies sent to the review topic, by reason", ["reason"], registry=r)
+        self.stage = Histogram(
+            "mmcat_stage_seconds",
+            "Time spent in a stage: fetch and decode per photo, model per batch, deliver per record",
+            ["stage"],
+            buckets=SECONDS,
+            registry=r,
+        )
+        self.queue = Gauge(
+            "mmcat_queue_listings", "Listings held, by place: in_flight (all), ready, batch", ["queue"], registry=r
+        )
+        self.in_flight_bytes = Gauge("mmcat_in_flight_bytes", "Bytes of records and photos held", registry=r)
+        self.batch = Histogram("mmcat_batch_listings", "Listings per model call", buckets=BATCH, registry=r)
+        self.end_to_end = Histogram(
+            "mmcat_end_to_end_seconds",
+            "From the origin record's timestamp to the broker's acknowledgement of its outcome",
+            buckets=(*SECONDS, 60, 300, 3600),
+            registry=r,
+        )
+        self.lag = Gauge(
+            "mmcat_consumer_lag",
+            "Records between the position and the end of a partition; role live or view",
+            ["topic", "partition", "role"],
+            registry=r,
+        )
+        self.paused = Gauge("mmcat_partitions_paused", "1 while the partitions are paused for the budget", registry=r)
+        self.out_of_range = Counter(
+            "mmcat_offset_out_of_range", "Partitions stopped: their committed offset is gone", ["partition"], registry=r
+        )
+        self.delivery_failures = Counter(
+            "mmcat_delivery_failures", "Records the broker did not take; their partition seeks back", registry=r
+        )
+        self.view_up = Gauge("mmcat_view_up", "1 while the view answers", registry=r)
+        self.view_writes = Counter(
+            "mmcat_view_writes", "Records applied to the view: written, outranked, unreadable", ["outcome"], registry=r
+        )
+        self.path_probability = Histogram(
+            "mmcat_path_probability", "Calibrated probability of the answered path", buckets=TENTHS, registry=r
+        )
+        self.model = Gauge(
+            "mmcat_model_info",
+            "Always 1; the labels name the model that answers",
+            ["name", "fingerprint", "engine", "precision", "taxonomy"],
+            registry=r,
+        )
+
+    def watch(self, gauges: Mapping[str, Callable[[], float]]) -> None:
+        """Let `mmcat_queue_listings{queue=…}` read these sizes whenever somebody asks."""
+        for queue, size in gauges.items():
+            self.queue.labels(queue).set_function(size)

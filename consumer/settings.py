@@ -1,0 +1,289 @@
+"""The one tree of settings: defaults that run on the local stack, `mmcat.toml`, `MMCAT_…` variables, in rising order.
+
+Frozen; ranges and cross-field checks at load, one clear sentence per problem. Only the root of the program calls `load`;
+everything else is handed the part it needs. `origins` says where each value came from, for `mmcat config show`.
+"""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from consumer.errors import ConfigError
+
+PREFIX: Final = "MMCAT_"
+DELIMITER: Final = "__"
+FILE: Final = "mmcat.toml"
+# Variables of the program that are not settings of the service.
+NOT_SETTINGS: Final = ("MMCAT_HOME", "MMCAT_CONFIG", "MMCAT_TEST_", "MMCAT_KAFKA_LIBS")
+# librdkafka properties whose values are secrets: shown as stars.
+SECRET_PROPERTIES: Final = ("password", "secret", "key.pem", "token", "oauthbearer.config")
+# What the promises rest on (docs/decisions/0003): refused by name.
+FIXED_PROPERTIES: Final = frozenset(
+    {
+        "acks", "request.required.acks", "auto.offset.reset", "enable.auto.commit", "enable.auto.offset.store",
+        "enable.idempotence", "isolation.level", "partitioner", "transactional.id", "group.instance.id",
+        "group.id", "max.in.flight", "max.in.flight.requests.per.connection", "enable.partition.eof",
+    }
+)  # fmt: skip
+
+Seconds = Annotated[float, Field(gt=0, le=3600)]
+Topic = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
+
+
+class Part(BaseModel):
+    """A branch of the tree: frozen, unknown names refused."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
+
+
+class KafkaSettings(BaseModel):
+    """The broker. Every other librdkafka property passes through, written with dots or with underscores."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="allow")
+    bootstrap_servers: str = Field("127.0.0.1:9092", min_length=1, description="host:port, several by commas")
+    group_id: str = Field("mmcat", min_length=1, description="consumer group; the view's readers add -view")
+    instance_id: str | None = Field(None, description="stable name of this instance (static membership)")
+
+    def properties(self) -> dict[str, str]:
+        """What passes through to librdkafka, by its own names."""
+        return {name.replace("_", "."): _plain(value) for name, value in (self.model_extra or {}).items()}
+
+    @model_validator(mode="after")
+    def _refuse_fixed(self) -> Self:
+        for name in self.properties():
+            if name in FIXED_PROPERTIES:
+                raise ValueError(f"{name} is fixed by the service's promises: remove it")
+        return self
+
+
+class TopicSettings(Part):
+    """Names of the topics."""
+
+    input: Topic = "products.registered"
+    output: Topic = "products.categorized"
+    review: Topic = "products.review"
+    dead_letter: Topic = "products.dead-letter"
+    retry_prefix: Topic = "products.retry"
+
+    @model_validator(mode="after")
+    def _differ(self) -> Self:
+        names = [self.input, self.output, self.review, self.dead_letter]
+        if len(set(names)) != len(names):
+            raise ValueError("input, output, review and dead_letter must be four different topics")
+        return self
+
+
+class ViewSettings(Part):
+    """The Redis or Valkey view of the output topic."""
+
+    enabled: bool = Field(True, description="write the view from this process")
+    url: SecretStr = Field(SecretStr("redis://127.0.0.1:6379/0"), description="redis://, rediss:// or unix://")
+    prefix: str = Field("mmcat", pattern=r"^[^{}\s]{1,64}$", description="first part of every key")
+    marker_life_s: int = Field(
+        691_200, ge=60, le=31_536_000, description="how long a deletion is remembered; at least the input's retention"
+    )
+
+
+class ModelSettings(Part):
+    """The bundle and what runs it."""
+
+    bundle: Path | None = Field(None, description="folder of the trained model")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    engine: Literal["auto", "eager"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads of the engine; none: all cores")
+    top_k: int = Field(3, ge=1, le=20, description="the answer and its alternatives")
+
+
+class PhotoSettings(Part):
+    """Fetching and decoding photos."""
+
+    deadline_s: Seconds = Field(3.0, description="longest wait for a photo, from the poll")
+    connect_timeout_s: Seconds = 1.0
+    max_bytes: int = Field(10 * 2**20, ge=1024, le=2**28)
+    concurrency: int = Field(64, ge=1, le=4096, description="fetches at once")
+    per_host: int = Field(16, ge=1, le=4096, description="fetches at once from one host")
+    allow: tuple[str, ...] = Field((), description="host suffixes or CIDR that may be private addresses")
+    deny: tuple[str, ...] = Field((), description="host suffixes or CIDR never fetched")
+    ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = (80, 443)
+    decode_threads: int = Field(2, ge=1, le=256)
+
+
+class BatchSettings(Part):
+    """A batch closes by whichever comes first."""
+
+    max_listings: int = Field(32, ge=1, le=4096)
+    max_bytes: int = Field(64 * 2**20, ge=2**16, le=2**32)
+    max_age_ms: int = Field(50, ge=0, le=10_000, description="from the first listing ready")
+
+
+class LimitSettings(Part):
+    """What may be held at once; beyond it the partitions are paused."""
+
+    in_flight_bytes: int = Field(128 * 2**20, ge=2**20, le=2**36)
+    in_flight_listings: int = Field(2000, ge=1, le=1_000_000)
+    event_bytes: int = Field(2**20, ge=1024, le=2**26, description="a larger event is a dead letter")
+
+
+class HttpSettings(Part):
+    """/healthz, /readyz and /metrics on one port."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(9464, ge=0, le=65535, description="0 takes a free one")
+
+
+class LogSettings(Part):
+    """Log lines go to stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "text"] = "auto"
+
+
+class Settings(BaseSettings):
+    """The whole tree."""
+
+    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix=PREFIX, env_nested_delimiter=DELIMITER, env_ignore_empty=True
+    )
+    kafka: KafkaSettings = KafkaSettings()
+    topics: TopicSettings = TopicSettings()
+    order_by: Literal["timestamp", "version"] = Field("timestamp", description="what decides which event is newer")
+    view: ViewSettings = ViewSettings()
+    model: ModelSettings = ModelSettings()
+    photo: PhotoSettings = PhotoSettings()
+    batch: BatchSettings = BatchSettings()
+    limits: LimitSettings = LimitSettings()
+    shutdown_s: Seconds = Field(20.0, description="longest time to finish what is in flight")
+    commit_interval_s: Seconds = Field(1.0, description="how often offsets are committed")
+    http: HttpSettings = HttpSettings()
+    log: LogSettings = LogSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what `load` hands over: it reads file and environment itself, so that it can say where a value is from."""
+        return (init_settings,)
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        poll_s = float(self.kafka.properties().get("max.poll.interval.ms", "300000")) / 1000
+        longest = self.photo.deadline_s + self.batch.max_age_ms / 1000 + self.shutdown_s
+        if longest >= poll_s:
+            raise ValueError(
+                f"photo.deadline_s + batch.max_age_ms + shutdown_s is {longest:g} s and must stay below "
+                f"kafka max.poll.interval.ms ({poll_s:g} s), or a revoke could not drain in time"
+            )
+        return self
+
+
+def load(
+    file: Path | None = None,
+    *,
+    environment: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> tuple[Settings, dict[str, str]]:
+    """Read the settings. Returns them with the origin of each that is not a default, by dotted name.
+
+    Args:
+        file: a toml file; None: the one `MMCAT_CONFIG` names, or `mmcat.toml` here if there is one.
+        overrides: dotted names of options given on the command line; they win.
+
+    Raises:
+        ConfigError: a sentence per wrong setting, with its name, its origin and what is allowed.
+    """
+    environment = os.environ if environment is None else environment
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    named = file or (Path(environment["MMCAT_CONFIG"]) if environment.get("MMCAT_CONFIG") else None)
+    path = named or Path(FILE)
+    if named or path.is_file():
+        for name, value in _leaves(_read(path)):
+            _put(values, origins, name, value, f"file {path}")
+    for variable, value in environment.items():
+        if variable.startswith(PREFIX) and value and not variable.startswith(NOT_SETTINGS):
+            name = variable.removeprefix(PREFIX).lower().replace(DELIMITER, ".")
+            _put(values, origins, name, _from_text(name, value), f"environment {variable}")
+    for name, value in (overrides or {}).items():
+        if value is not None:
+            _put(values, origins, name, value, "command line")
+    try:
+        return Settings(**values), origins
+    except ValidationError as error:
+        raise ConfigError("; ".join(_sentence(problem, origins) for problem in error.errors())) from None
+
+
+def shown(settings: Settings) -> dict[str, str | int | float | bool | list[Any] | None]:
+    """Every setting by its dotted name, secrets as stars."""
+    plain = settings.model_dump(mode="json")
+    plain["kafka"] = {
+        name: "**********" if any(secret in name.replace("_", ".") for secret in SECRET_PROPERTIES) else value
+        for name, value in plain["kafka"].items()
+    }
+    return dict(_leaves(plain))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"the settings file {path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the settings file {path} is not TOML: {error}") from None
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _put(values: dict[str, Any], origins: dict[str, str], name: str, value: Any, origin: str) -> None:
+    """Set a dotted name; under kafka everything after the first dot is one property."""
+    branch, _, leaf = name.partition(".")
+    if leaf:
+        part = values.setdefault(branch, {})
+        if not isinstance(part, dict):
+            raise ConfigError(f"{branch} ({origins[branch]}) is a group of settings, not one value")
+        part[leaf.replace(".", "_") if branch == "kafka" else leaf] = value
+        name = f"{branch}.{leaf.replace('.', '_')}" if branch == "kafka" else name
+    else:
+        values[branch] = value
+    origins[name] = origin
+
+
+def _from_text(name: str, text: str) -> Any:
+    """A variable's text: lists by commas (or as JSON arrays), all else as pydantic reads text."""
+    if name in ("photo.allow", "photo.deny", "photo.ports"):
+        items = text.strip().removeprefix("[").removesuffix("]").split(",")
+        return [item.strip().strip("\"'") for item in items if item.strip()]
+    return text
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value)
+
+
+def _sentence(problem: Any, origins: Mapping[str, str]) -> str:
+    name = ".".join(str(step) for step in problem["loc"] if not isinstance(step, int))
+    origin = f" ({origins[name]})" if name in origins else ""
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(name, list(dict(_leaves(Settings().model_dump(mode="json")))), 1, 0.5)
+        return f"there is no setting {name}{origin}" + (f": did you mean {near[0]}?" if near else "")
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    return f"{name}{origin}: {message}" if name else message
