@@ -3,7 +3,7 @@
     ConsumerError
     ├── ConfigError       a setting, a bundle or a topic is wrong: exit 1 before anything starts
     ├── DeliveryError     a record could not be handed to the broker: drop the partition's work, seek back
-    ├── ViewError         the view cannot be used as it is set up (evicting policy, other topic): it stops, the rest goes on
+    ├── ViewError         the view cannot be used as it is (evicting policy, other topic): it stops, the rest goes on
     └── FatalError        fenced, authorisation lost, a dead thread: exit 3, whoever runs the service starts it again
 
 Each message is one sentence: what is wrong, where, and what to do. Imports nothing.

@@ -70,7 +70,7 @@ def make_consumer(
         ConfigError: librdkafka does not take a property.
     """
     wanted = {
-        # Bounds what librdkafka holds beyond our own byte budget; 64 MiB, its default, is exceeded with paused partitions.
+        # Bounds what librdkafka holds beyond our own byte budget; 64 MiB, its default, is a lot.
         "queued.max.messages.kbytes": 24 * 1024,
         "partition.assignment.strategy": "cooperative-sticky",
         **_passed(settings, _PRODUCER_ONLY),
@@ -83,7 +83,8 @@ def make_consumer(
         "auto.offset.reset": "error",
         "isolation.level": "read_committed",
     }
-    return _made(Consumer, wanted, on_error)
+    consumer: Consumer = _made(Consumer, wanted, on_error)
+    return consumer
 
 
 def make_producer(
@@ -109,13 +110,15 @@ def make_producer(
         "acks": "all",
         "partitioner": "murmur2_random",
     }
-    return _made(Producer, wanted, on_error)
+    producer: Producer = _made(Producer, wanted, on_error)
+    return producer
 
 
 def make_admin(settings: KafkaSettings) -> AdminClient:
     """An admin client; keep it until its futures have answered (a collected one destroys them)."""
     wanted = {**_passed(settings, _CONSUMER_ONLY + _PRODUCER_ONLY), "bootstrap.servers": settings.bootstrap_servers}
-    return _made(AdminClient, wanted, None)
+    admin: AdminClient = _made(AdminClient, wanted, None)
+    return admin
 
 
 def _passed(settings: KafkaSettings, not_for: tuple[str, ...]) -> dict[str, str]:
@@ -123,13 +126,14 @@ def _passed(settings: KafkaSettings, not_for: tuple[str, ...]) -> dict[str, str]
 
 
 def _made(client: Callable[..., Any], wanted: dict[str, Any], on_error: Callable[[KafkaError], None] | None) -> Any:
+    # librdkafka's own log lines are off (level 0): what matters reaches us as an error, and our log stays JSON.
     def told(error: KafkaError) -> None:
         log.warning("kafka_client_error", code=error.name(), detail=error.str(), fatal=error.fatal())
         if on_error is not None:
             on_error(error)
 
     try:
-        return client({**wanted, "error_cb": told, "log_level": 3})
+        return client({**wanted, "error_cb": told, "log_level": 0})
     except KafkaException as error:
         reason = error.args[0]
         raise ConfigError(f"Kafka client: {reason.str() if isinstance(reason, KafkaError) else reason}") from None

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 BATCH: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-TENTHS: Final = tuple(i / 10 for i in range(1, 10)) + (0.95, 0.98, 0.99, 1.0)
+TENTHS: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 1.0)
 
 
 class Metrics:

@@ -1,4 +1,4 @@
-"""Rank decides which of two results about a product is newer: compared from the left, higher wins, equal: the later record.
+"""Rank decides which of two results about a product is newer: compared from the left, higher wins; equal: the later.
 
 Pure. Used by results.py (which writes it), view.py (which applies it) and replay.py (which asks before it writes).
 """

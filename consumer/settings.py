@@ -1,7 +1,7 @@
-"""The one tree of settings: defaults that run on the local stack, `mmcat.toml`, `MMCAT_…` variables, in rising order.
+"""The one tree of settings: defaults (they run on the local stack), `mmcat.toml`, `MMCAT_…` variables, in rising order.
 
-Frozen; ranges and cross-field checks at load, one clear sentence per problem. Only the root of the program calls `load`;
-everything else is handed the part it needs. `origins` says where each value came from, for `mmcat config show`.
+Frozen; ranges and cross-field checks at load, one clear sentence per problem. Only the root of the program calls `load`,
+which also says where each value came from; everything else is handed the part it needs.
 """
 
 import difflib
@@ -173,7 +173,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what `load` hands over: it reads file and environment itself, so that it can say where a value is from."""
+        """Only what `load` hands over: it reads file and environment itself, to say where a value is from."""
         return (init_settings,)
 
     @model_validator(mode="after")
