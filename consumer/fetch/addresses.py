@@ -113,16 +113,16 @@ class AddressPolicy:
         allow: host suffixes ("photos.internal" admits itself and its sub-domains, whatever they resolve to) or CIDR
             ranges that admit addresses which are refused otherwise.
         deny: the same forms; what they cover is refused even where `allow` names it.
-        ports: ports beside 80 and 443.
+        ports: the only ones admitted.
 
     Raises:
         ValueError: an entry that is neither a range nor a host name.
     """
 
-    def __init__(self, allow: Iterable[str] = (), deny: Iterable[str] = (), ports: Iterable[int] = ()) -> None:
+    def __init__(self, allow: Iterable[str] = (), deny: Iterable[str] = (), ports: Iterable[int] = (80, 443)) -> None:
         self._allow_networks, self._allow_suffixes = _split_entries(allow)
         self._deny_networks, self._deny_suffixes = _split_entries(deny)
-        self._ports = frozenset(DEFAULT_PORTS.values()) | frozenset(ports)
+        self._ports = frozenset(ports)
 
     def read(self, address: str) -> Target:
         """Read and judge an address as far as its text goes; a literal host is judged whole.

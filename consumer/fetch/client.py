@@ -19,6 +19,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from consumer.errors import ConfigError
 from consumer.fetch.addresses import AddressPolicy, RefusedAddressError, Target
 from consumer.fetch.hosts import (
     HostLimits,
@@ -29,6 +30,7 @@ from consumer.fetch.hosts import (
     UnresolvedHostError,
     system_lookup,
 )
+from consumer.settings import PhotoSettings
 from mmcat.listing import ImageStatus
 
 MAX_REDIRECTS: Final = 3
@@ -93,6 +95,22 @@ class PhotoFetcher:
         self._limits = limits or FetchLimits()
         self._hosts = Hosts(policy, host_limits or HostLimits(), lookup=lookup)
         self._session: aiohttp.ClientSession | None = None
+
+    @classmethod
+    def from_settings(cls, photo: PhotoSettings) -> Self:
+        """As the operator set it.
+
+        Raises:
+            ConfigError: an entry of allow or deny is neither a host suffix nor a range.
+        """
+        try:
+            policy = AddressPolicy(photo.allow, photo.deny, photo.ports)
+        except ValueError as error:
+            raise ConfigError(f"photo.allow or photo.deny: {error}") from None
+        limits = FetchLimits(
+            max_bytes=photo.max_bytes, connect_s=photo.connect_timeout_s, concurrency=photo.concurrency
+        )
+        return cls(policy, limits, HostLimits(per_host=photo.per_host))
 
     async def start(self) -> None:
         """Open the pool."""

@@ -10,10 +10,12 @@ from collections.abc import Callable
 
 import pytest
 
+from consumer.errors import ConfigError
 from consumer.fetch import Fetched, PhotoFetcher
 from consumer.fetch.addresses import AddressPolicy
 from consumer.fetch.client import FetchLimits
 from consumer.fetch.hosts import HostLimits, Lookup
+from consumer.settings import PhotoSettings
 from mmcat.listing import ImageStatus
 from tests.support.scripted_host import Script, ScriptedHost, answer
 
@@ -37,7 +39,7 @@ def fetch_all(
 
     async def scenario() -> list[Fetched]:
         async with ScriptedHost(scripts) as server:
-            policy = AddressPolicy(allow=allow, ports=[server.port])
+            policy = AddressPolicy(allow=allow, ports=[server.port, 443])
             async with PhotoFetcher(
                 policy, limits or FetchLimits(max_bytes=LIMIT), host_limits, lookup=lookup
             ) as fetcher:
@@ -422,3 +424,24 @@ def test_hung_hosts_do_not_hold_the_others() -> None:
 
     alone, beside = asyncio.run(scenario())
     assert beside < alone + 0.5
+
+
+def test_settings_reach_policy_and_limits() -> None:
+    async def scenario() -> list[Fetched]:
+        async with ScriptedHost({"/photo": answer(200, PHOTO)}) as server:
+            tight = PhotoSettings(max_bytes=1024, allow=(LOOPBACK,), ports=(server.port,))
+            found = []
+            for photo in (tight, tight.model_copy(update={"max_bytes": LIMIT}), PhotoSettings(ports=(server.port,))):
+                async with PhotoFetcher.from_settings(photo) as fetcher:
+                    found.append(await fetcher.fetch(server.url("/photo"), time.monotonic() + 5))
+            return found
+
+    too_large, good, inside = asyncio.run(scenario())
+    assert "1024 bytes" in too_large.detail
+    assert good.body == PHOTO
+    assert "loopback" in inside.detail
+
+
+def test_wrong_entry_of_the_settings_is_named_at_start() -> None:
+    with pytest.raises(ConfigError, match="'10.0.0.0/99' is neither"):
+        PhotoFetcher.from_settings(PhotoSettings(allow=("10.0.0.0/99",)))
