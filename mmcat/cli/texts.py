@@ -17,9 +17,8 @@ __all__ = ["CommandError", "exit_code", "new_app", "print_json", "say", "sentenc
 EXIT_CODES = {
     "consumer.errors.FatalError": 3,
     "consumer.errors.ConsumerError": 1,
-    "consumer.errors.ConfigError": 1,
+    "mmcat.cli.processes.ServerError": 1,
     "mmcat.errors.MmcatError": 1,
-    "training.errors.TrainingError": 1,
 }
 
 

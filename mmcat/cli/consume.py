@@ -1,0 +1,89 @@
+"""`mmcat consume` and `mmcat cache-writer`: the service, and its view writer alone.
+
+Joins the library and the consumer, which takes any model that keeps its protocol and gets ours here.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mmcat.cli.options import Bootstrap, Config, Device, load_settings
+from mmcat.cli.texts import new_app
+
+if TYPE_CHECKING:
+    from consumer.settings import Settings
+    from mmcat.categorizer import Categorizer
+
+app = new_app()
+cache_writer = new_app()
+Group = Annotated[str | None, typer.Option(metavar="NAME", help="Consumer group: kafka.group_id.")]
+View = Annotated[str | None, typer.Option(metavar="URL", help="Redis or Valkey: view.url.")]
+
+
+@app.command()
+def consume(
+    config: Config = None,
+    bundle: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Trained bundle: model.bundle.")] = None,
+    bootstrap: Bootstrap = None,
+    group: Group = None,
+    view: View = None,
+    device: Device = None,
+) -> None:
+    """Run the service: listings from Kafka, results to Kafka, Redis kept in step, until SIGTERM.
+
+    Everything else is a setting: see `mmcat config show`. Health and metrics are at http.port (9464): /healthz,
+    /readyz, /metrics. Exit codes: 0 after SIGTERM, 1 wrong setting, bundle or topics, 3 start it again.
+
+    \b
+    Examples:
+      mmcat consume --bundle bundles/cross
+      MMCAT_KAFKA__BOOTSTRAP_SERVERS=kafka:9092 mmcat consume --config mmcat.toml
+    """
+    overrides = {
+        "model.bundle": bundle,
+        "model.device": device,
+        "kafka.bootstrap_servers": bootstrap,
+        "kafka.group_id": group,
+        "view.url": view,
+    }
+    settings = load_settings(config, overrides, logs=True)
+    model = _load_model(settings)
+    from consumer.pipeline import Service
+
+    raise typer.Exit(Service(settings, model).run())
+
+
+def _load_model(settings: "Settings") -> "Categorizer":
+    from consumer.errors import ConfigError
+
+    if settings.model.bundle is None:
+        raise ConfigError(
+            "model.bundle is not set: name the folder of a trained bundle (--bundle, MMCAT_MODEL__BUNDLE)"
+        )
+    from mmcat.categorizer import Categorizer
+
+    chosen = settings.model
+    return Categorizer.load(
+        settings.model.bundle,
+        device=chosen.device,
+        engine=chosen.engine,
+        precision=chosen.precision,
+        threads=chosen.threads,
+    )
+
+
+@cache_writer.command("cache-writer")
+def write_cache(config: Config = None, bootstrap: Bootstrap = None, view: View = None) -> None:
+    """Keep Redis in step with the output topic, and do nothing else, until SIGTERM.
+
+    For services that run with MMCAT_VIEW__ENABLED=false. Several may run: each record is ranked before it is written.
+
+    \b
+    Example:
+      mmcat cache-writer --view redis://127.0.0.1:6379/0
+    """
+    settings = load_settings(config, {"kafka.bootstrap_servers": bootstrap, "view.url": view}, logs=True)
+    from consumer.view_writer import ViewService
+
+    raise typer.Exit(ViewService(settings).run())

@@ -1,0 +1,34 @@
+"""Options that several commands have, and the settings they end in: command line over environment over file."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from consumer.settings import Settings
+
+__all__ = ["Bootstrap", "Config", "Device", "load_settings"]
+
+Config = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Settings file; default: MMCAT_CONFIG, else ./mmcat.toml.")
+]
+Bootstrap = Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Broker: kafka.bootstrap_servers.")]
+Device = Annotated[str | None, typer.Option(metavar="auto|cpu|cuda", help="What runs the model: model.device.")]
+
+
+def load_settings(config: Path | None, overrides: Mapping[str, Any] | None = None, *, logs: bool = False) -> "Settings":
+    """Read the settings; with `logs` also set logging up as they say.
+
+    Raises:
+        ConfigError: a sentence per wrong setting.
+    """
+    from consumer.settings import load
+
+    settings, _ = load(config, overrides=overrides)
+    if logs:
+        from consumer.log import configure_logging
+
+        configure_logging(settings.log.level, settings.log.format)
+    return settings
