@@ -1,0 +1,313 @@
+"""Keeps the view equal to the output topic: reads it with a reader group of its own and applies what it reads.
+
+Before it: the pipeline, which only ever writes the topic. After it: whoever reads Redis. It runs as a thread of the
+service, or alone (`mmcat cache-writer`).
+
+The group `<group_id>-view` shares the partitions out; where to read on from stands in the view and nowhere else, so a
+view that was lost, emptied or replaced is filled again without anybody's doing. Offsets are committed to Kafka as well,
+but only for those who watch lag there. Whenever anything is in doubt (a rebalance, an answer that did not come, a
+position that somebody else moved) the writer drops what it holds and reads on from the positions in the view: to apply
+a record twice changes nothing.
+
+Where a record ranked below what the view holds is read, it is counted as `outranked` and that is all: the topic is not
+mended from here.
+"""
+
+import random
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Final
+
+import structlog
+
+from consumer.errors import FatalError, ViewError
+from consumer.kafka import (
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicCollection,
+    TopicPartition,
+    make_admin,
+    make_consumer,
+)
+from consumer.metrics import Metrics
+from consumer.rank import Rank
+from consumer.settings import Settings
+from consumer.view import FROM_BEGINNING, Positions, Ranked, View, ViewAwayError
+
+log = structlog.get_logger("mmcat.view")
+
+BATCH_RECORDS: Final = 500
+POLL_S: Final = 0.1
+# How often the positions are confirmed while nothing is published: how long a view that was emptied can stay empty.
+CHECK_S: Final = 1.0
+COMMIT_S: Final = 5.0
+BROKER_S: Final = 5.0
+BACKOFF_S: Final = (0.1, 5.0)  # first and longest wait for what is away; doubles, and half of it is random
+# The whole assignment is given anew after each doubt, which cooperative assignors and KIP-848 do not allow. A short
+# stop of the view at a rebalance costs nothing.
+GROUP: Final = {"partition.assignment.strategy": "range", "group.protocol": "classic"}
+
+
+class ViewWriter:
+    """A thread that owns its Kafka consumer and its connection to the view. Constructed, then `start`ed, once.
+
+    Args:
+        settings: `kafka`, `topics.output` and `view` are used.
+        metrics: of the service; `view_up`, `view_writes` and `lag{role="view"}` are kept.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._topic = settings.topics.output
+        self._view = View(settings.view.url.get_secret_value(), settings.view.prefix, settings.view.marker_life_s)
+        self._admin = make_admin(settings.kafka)
+        self._thread = threading.Thread(target=self._run, name="mmcat-view", daemon=True)
+        self._stopping = threading.Event()
+        self._moved = threading.Condition()
+        self._next: dict[int, int] = {}  # owned partition → first offset not applied, as it stands in the view
+        self._owned: tuple[int, ...] = ()
+        self._in_doubt = True
+        self._failures = 0
+        self._confirmed = self._committed = time.monotonic()
+        self.reason: str | None = None
+        """Why the view is not being written, in one sentence; None while all is well."""
+        self.error: BaseException | None = None
+        """What ended the thread unasked, if anything did."""
+        metrics.view_up.set(0)
+
+    def start(self) -> None:
+        """Start the thread; does not wait for broker or view."""
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> bool:
+        """Ask the thread to finish its batch and leave the group; returns whether it did within `timeout_s`."""
+        self._stopping.set()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    @property
+    def applied(self) -> dict[int, int]:
+        """Partition to the first offset that is not in the view yet (FROM_BEGINNING: none is), of those owned."""
+        with self._moved:
+            return dict(self._next)
+
+    def wait_until(self, next_offsets: Mapping[int, int], timeout_s: float) -> bool:
+        """Wait until every record below these offsets is in the view; returns whether that came in time."""
+
+        def there() -> bool:
+            return all(self._next.get(partition, FROM_BEGINNING) >= end for partition, end in next_offsets.items())
+
+        with self._moved:
+            return self._moved.wait_for(there, timeout_s)
+
+    def _run(self) -> None:
+        consumer: Consumer | None = None
+        try:
+            consumer = make_consumer(
+                self._settings.kafka, group_id=f"{self._settings.kafka.group_id}-view", extra=GROUP
+            )
+            consumer.subscribe([self._topic], on_assign=self._assigned, on_revoke=self._lost, on_lost=self._lost)
+            while not self._stopping.is_set():
+                self._turn(consumer)
+        except ViewError as error:
+            self.reason = str(error)
+            log.error("view_stopped", reason=self.reason)
+        except Exception as error:  # the edge of the thread: whoever watches it decides
+            self.reason = f"the view writer died: {error}"
+            self.error = error
+            log.exception("view_writer_died")
+        finally:
+            self._metrics.view_up.set(0)
+            if consumer is not None:
+                self._commit(consumer)
+                consumer.close()
+            self._view.close()
+
+    def _turn(self, consumer: Consumer) -> None:
+        """One turn: make sure where to read on from, read, apply; or wait a little for what is away."""
+        try:
+            if self._in_doubt:
+                self._resume(consumer)
+            self._apply(consumer.consume(BATCH_RECORDS, POLL_S))
+            self._confirm()
+            if time.monotonic() - self._committed >= COMMIT_S:
+                self._commit(consumer)
+                self._show_lag(consumer)
+        except ViewAwayError as error:
+            self._metrics.view_up.set(0)
+            self._wait(consumer, "view_away", str(error))
+        except KafkaException as error:
+            self._wait(consumer, "view_broker_away", str(error.args[0]))
+
+    def _resume(self, consumer: Consumer) -> None:
+        """Take up reading at the positions in the view, on a connection that is known to be good.
+
+        Raises:
+            ViewError: the positions are of another topic than the broker has under this name now.
+        """
+        owned = self._owned
+        try:
+            self._view.connect()
+        except ViewError as error:  # an evicting policy can be mended while we wait
+            raise ViewAwayError(str(error)) from error
+        topic_id, partitions = self._identity()
+        beginning = dict.fromkeys(owned, FROM_BEGINNING)
+        self._view.begin_positions(self._topic, Positions(topic_id, partitions, beginning))
+        kept = self._view.positions(self._topic)
+        if kept is None:
+            raise ViewAwayError("the view was emptied at this moment")
+        _refuse_other_topic(self._topic, kept, topic_id, partitions)
+        with self._moved:
+            self._next = {partition: kept.next_offsets.get(partition, FROM_BEGINNING) for partition in owned}
+        self._topic_id = topic_id
+        consumer.assign([TopicPartition(self._topic, partition, offset) for partition, offset in self._next.items()])
+        self._in_doubt = False
+        self._failures = 0
+        self.reason = None
+        self._metrics.view_up.set(1)
+        log.info("view_resumed", topic=self._topic, positions=self._next)
+
+    def _apply(self, messages: Sequence[Message]) -> None:
+        """Apply a batch, then move the positions past it."""
+        records: list[Ranked] = []
+        moves: dict[int, tuple[int, int]] = {}
+        for message in messages:
+            if message.error() is not None:
+                self._react(message)
+                continue
+            partition, offset = message.partition(), message.offset()
+            if partition not in self._next or offset is None:
+                continue  # from before a rebalance
+            moves[partition] = (self._next[partition], offset + 1)
+            record = _read(message)
+            if record is None:
+                self._metrics.view_writes.labels("unreadable").inc()
+                log.warning("view_record_unreadable", topic=self._topic, partition=partition, offset=offset)
+            else:
+                records.append(record)
+        if self._in_doubt or not moves:  # a rebalance came with this batch: it is read again where it is still ours
+            return
+        for outcome in self._view.apply(records):
+            self._metrics.view_writes.labels(outcome.name.lower()).inc()
+        self._move(moves)
+
+    def _confirm(self) -> None:
+        """Look after the view while there is nothing to write."""
+        if not self._in_doubt and time.monotonic() - self._confirmed >= CHECK_S:
+            self._move({partition: (offset, offset) for partition, offset in self._next.items()})
+
+    def _move(self, moves: Mapping[int, tuple[int, int]]) -> None:
+        if not self._view.move_positions(self._topic, self._topic_id, moves):
+            log.warning("view_positions_changed", topic=self._topic)
+            self._in_doubt = True
+            return
+        self._confirmed = time.monotonic()
+        with self._moved:
+            self._next.update((partition, end) for partition, (_, end) in moves.items())
+            self._moved.notify_all()
+
+    def _react(self, message: Message) -> None:
+        """What an error that stands in for a record means.
+
+        Raises:
+            FatalError: the client cannot go on.
+        """
+        error, partition = message.error(), message.partition()
+        if error is None:
+            return
+        if error.fatal():
+            raise FatalError(f"the view's consumer cannot go on: {error.str()}")
+        log.warning("view_read_error", topic=self._topic, partition=partition, code=error.name(), detail=error.str())
+        gone = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)
+        if error.code() in gone and partition in self._next:
+            # Retention passed the position by (or the log was cut): what is still there is all that can be applied.
+            self._move({partition: (self._next[partition], FROM_BEGINNING)})
+            self._in_doubt = True
+        elif error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.UNKNOWN_TOPIC_ID):
+            self._in_doubt = True
+
+    def _identity(self) -> tuple[str, int]:
+        """Id of the topic and number of its partitions, asked of the broker."""
+        (answer,) = self._admin.describe_topics(TopicCollection([self._topic]), request_timeout=BROKER_S).values()
+        found = answer.result(2 * BROKER_S)
+        return str(found.topic_id), len(found.partitions)
+
+    def _assigned(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        self._owned = tuple(sorted(one.partition for one in partitions))
+        self._in_doubt = True
+        consumer.assign([])  # until `_resume` knows where to read on from
+
+    def _lost(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        for one in partitions:
+            with suppress(KeyError):
+                self._metrics.lag.remove(self._topic, str(one.partition), "view")
+        self._owned = ()
+        self._in_doubt = True
+        with self._moved:
+            self._next = {}
+        consumer.unassign()
+
+    def _wait(self, consumer: Consumer, event: str, detail: str) -> None:
+        """Drop what is under way and stay in the group for a while, reading nothing."""
+        first, longest = BACKOFF_S
+        pause_s = min(longest, first * 2**self._failures) * random.uniform(0.5, 1.0)
+        if detail != self.reason:
+            log.warning(event, detail=detail, next_try_s=round(pause_s, 2))
+        self.reason = detail
+        self._failures = min(self._failures + 1, 16)
+        self._in_doubt = True
+        consumer.assign([])
+        until = time.monotonic() + pause_s
+        while not self._stopping.is_set() and (left_s := until - time.monotonic()) > 0:
+            consumer.consume(1, min(left_s, POLL_S))
+
+    def _commit(self, consumer: Consumer) -> None:
+        """Tell Kafka how far the view is, for those who watch lag there; nothing is ever read from it."""
+        self._committed = time.monotonic()
+        offsets = [TopicPartition(self._topic, one, offset) for one, offset in self._next.items() if offset >= 0]
+        if offsets:
+            with suppress(KafkaException):  # the group is being rebalanced, or the broker is away: next time
+                consumer.commit(offsets=offsets, asynchronous=True)
+
+    def _show_lag(self, consumer: Consumer) -> None:
+        for partition, offset in self._next.items():
+            low, high = consumer.get_watermark_offsets(TopicPartition(self._topic, partition), cached=True)
+            lag = high - max(offset, low, 0)
+            if lag >= 0:  # below zero: the broker told none yet, or tells wrong ones
+                self._metrics.lag.labels(self._topic, str(partition), "view").set(lag)
+
+
+def _read(message: Message) -> Ranked | None:
+    """What a record of the output topic says of a product; None if it cannot be applied."""
+    key = message.key()
+    headers = dict(message.headers() or [])
+    rank = headers.get("mmcat-rank")
+    if not isinstance(key, bytes) or not isinstance(rank, bytes):
+        return None
+    try:
+        return Ranked(key.decode(), Rank.parse(rank.decode("ascii")), message.value())
+    except ValueError:  # UnicodeDecodeError is one
+        return None
+
+
+def _refuse_other_topic(topic: str, kept: Positions, topic_id: str, partitions: int) -> None:
+    if kept.topic_id != topic_id:
+        what = "it was deleted and made again"
+    elif kept.partitions != partitions:
+        what = f"it had {kept.partitions} partitions and has {partitions} now"
+    else:
+        return
+    raise ViewError(
+        f"the view is of another topic {topic}: {what}, so ranks and positions may not fit; fill a new view "
+        "(another view.prefix) or delete this one's keys"
+    )
