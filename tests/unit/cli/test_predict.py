@@ -1,0 +1,136 @@
+"""`mmcat predict`: what its words mean, what it prints, which addresses it asks."""
+
+import json
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from mmcat.cli import main
+from mmcat.cli.predict_input import address_policy, read_one, read_table
+from mmcat.cli.texts import CommandError
+
+POLICY = address_policy([])
+
+
+class Silent(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+        """Silent: a test's output is for its failures."""
+
+
+@pytest.fixture
+def host(photo: Path) -> Iterator[str]:
+    """Address of the photo on a host of this machine."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Silent, directory=str(photo.parent))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/{photo.name}"
+        server.shutdown()
+        thread.join()
+
+
+def answer(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
+    found: dict[str, object] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_a_title_and_a_photo_file_make_one_listing(
+    tiny_bundle: Path, photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", "여성 운동화", str(photo), "--bundle", str(tiny_bundle), "--json", "--top", "4"]) == 0
+    result = answer(capsys)
+    assert result["image"] == "used"
+    assert len(result["alternatives"]) == 3  # type: ignore[arg-type]  # JSON
+    assert result["model"]["name"] == "tiny"  # type: ignore[index]  # JSON
+
+
+def test_a_person_sees_a_table(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "boots [sale]", "--bundle", str(tiny_bundle)]) == 0
+    out = capsys.readouterr().out
+    assert "boots [sale]" in out
+    assert "probability" in out
+
+
+def test_a_private_address_is_refused_unless_allowed(
+    tiny_bundle: Path, host: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", host, "--bundle", str(tiny_bundle), "--json"]) == 1
+    shown = capsys.readouterr()
+    assert not shown.out
+    assert "--allow" in shown.err
+    assert main(["predict", host, "--allow", "127.0.0.1/32", "--bundle", str(tiny_bundle), "--json"]) == 0
+    assert answer(capsys)["image"] == "used"
+
+
+def test_a_wrong_allow_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "x", "--allow", "http://x"]) == 1
+    assert "--allow" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "nothing to categorize"),
+        (["nowhere.jpg"], "no file nowhere.jpg"),
+        (["http://a/1", "http://a/2"], "one photo"),
+    ],
+)
+def test_words_that_are_no_listing_are_told_why(words: list[str], said: str) -> None:
+    with pytest.raises(CommandError, match=said):
+        read_one(words, "", POLICY)
+
+
+def test_a_title_option_may_look_like_a_file() -> None:
+    assert read_one([], "nowhere.jpg", POLICY).title == "nowhere.jpg"
+
+
+def test_a_broken_photo_is_answered_by_title(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"\xff\xd8 no photo")
+    assert main(["predict", "boots", str(broken), "--bundle", str(tiny_bundle), "--json"]) == 0
+    assert answer(capsys)["image"] == "undecodable"
+
+
+def test_a_table_gives_a_line_for_each_row(
+    tiny_bundle: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "b.jpg").write_bytes(photo.read_bytes())
+    table = tmp_path / "listings.tsv"
+    table.write_text('product_id\thard_title\na\tsneakers 7" bare quote\nb\t\n', encoding="utf-8")
+    common = [str(table), "--title-column", "hard_title", "--bundle", str(tiny_bundle)]
+    assert main(["predict", *common, "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["product_id"], line["image"]) for line in lines] == [("a", "absent"), ("b", "used")]
+    assert main(["predict", *common]) == 0
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.split("\t")[0] == "product_id"
+    assert [len(row.split("\t")) for row in rows] == [6, 6]
+
+
+def test_a_table_without_its_title_column_is_one_sentence(tmp_path: Path) -> None:
+    table = tmp_path / "listings.tsv"
+    table.write_text("name\nx\n", encoding="utf-8")
+    with pytest.raises(CommandError, match="title"):
+        next(read_table(table, "title", None, POLICY, 10))
+
+
+def test_a_table_is_read_in_chunks(tmp_path: Path) -> None:
+    table = tmp_path / "listings.tsv"
+    table.write_text("title\n" + "".join(f"t{n}\n" for n in range(5)), encoding="utf-8")
+    chunks = list(read_table(table, "title", None, POLICY, 2))
+    assert [[listing.id for listing in chunk] for chunk in chunks] == [["1", "2"], ["3", "4"], ["5"]]
+
+
+def test_without_a_bundle_the_sentence_says_how_to_get_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MMCAT_HOME", str(tmp_path))
+    monkeypatch.delenv("MMCAT_MODEL__BUNDLE", raising=False)
+    assert main(["predict", "boots"]) == 1
+    assert "mmcat demo" in capsys.readouterr().err
