@@ -1,4 +1,4 @@
-"""The one tree of settings: defaults (they run on the local stack), `mmcat.toml`, `MMCAT_…` variables, in rising order.
+"""The one tree of settings: defaults that run on the local stack, `mmcat.toml`, `MMCAT_…` variables; later ones win.
 
 Frozen; ranges and cross-field checks at load, one clear sentence per problem. Only the root of the program calls `load`,
 which also says where each value came from; everything else is handed the part it needs.
@@ -86,7 +86,7 @@ class ViewSettings(Part):
     url: SecretStr = Field(SecretStr("redis://127.0.0.1:6379/0"), description="redis://, rediss:// or unix://")
     prefix: str = Field("mmcat", pattern=r"^[^{}\s]{1,64}$", description="first part of every key")
     marker_life_s: int = Field(
-        691_200, ge=60, le=31_536_000, description="how long a deletion is remembered; at least the input's retention"
+        777_600, ge=60, le=31_536_000, description="how long a deletion is remembered; at least the input's retention"
     )
 
 

@@ -1,0 +1,70 @@
+"""The nouns of the stream: a record that came in, where it came from, a record to be sent. Pure data.
+
+Used by events.py, results.py, dead_letters.py and the pipeline; the Kafka client's own types stay in kafka.py.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+Headers = list[tuple[str, bytes]]
+
+# Of the headers a record came with, these go on with what becomes of it (W3C trace context, CloudEvents).
+CARRIED: Final = ("traceparent", "tracestate", "ce_")
+CARRIED_BYTES: Final = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The record in the input topic from which something comes; `timestamp_ms` since 1970."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+
+    def headers(self) -> Headers:
+        """`mmcat-origin-*`, as text."""
+        return [
+            ("mmcat-origin-topic", self.topic.encode()),
+            ("mmcat-origin-partition", b"%d" % self.partition),
+            ("mmcat-origin-offset", b"%d" % self.offset),
+            ("mmcat-origin-timestamp", b"%d" % self.timestamp_ms),
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A record as it was polled."""
+
+    origin: Origin
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+    @property
+    def size_bytes(self) -> int:
+        """What holding it costs, about."""
+        return len(self.key or b"") + len(self.value or b"") + 256
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A record to be sent."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+def carried(headers: Headers) -> Headers:
+    """The incoming headers that travel on; too many of them are left behind whole, from the end."""
+    kept: Headers = []
+    room = CARRIED_BYTES
+    for name, value in headers:
+        if name.lower().startswith(CARRIED):
+            room -= len(name) + len(value)
+            if room < 0:
+                break
+            kept.append((name, value))
+    return kept

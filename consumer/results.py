@@ -1,0 +1,193 @@
+"""What goes out: a result of the model, or a deletion, as the record of `products.categorized`; and its review copy.
+
+Pure. After worker.py, before the producer. `ResultRecord` is the contract of the value (docs/schemas/result.schema.json);
+records are built as plain dictionaries of that shape: to validate what we made ourselves would cost more than to make it.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Final, Literal, NotRequired
+
+from pydantic_core import to_json
+from typing_extensions import TypedDict
+
+from consumer.events import Event
+from consumer.rank import AUTHORITY_DELETED, AUTHORITY_MODEL, Rank, completeness
+from consumer.records import Headers, Incoming, Origin, Outgoing, carried
+from mmcat.listing import Candidate, Decision, ModelInfo, PathNode, Result
+
+SCHEMA_VERSION: Final = 1
+
+
+class NodeRecord(TypedDict):
+    """A node of a path with its marginal probability."""
+
+    level: int
+    id: str
+    name: str
+    probability: float
+
+
+class CandidateRecord(TypedDict):
+    """A path that was not taken."""
+
+    path: list[NodeRecord]
+    probability: float
+
+
+class ModelRecord(TypedDict):
+    """Which model answered, on what."""
+
+    name: str
+    fingerprint: str
+    engine: str
+    precision: str
+    taxonomy: str
+
+
+class OriginRecord(TypedDict):
+    """The record of the input topic."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+
+
+class ResultRecord(TypedDict):
+    """The value of a record of the output topic."""
+
+    schema_version: int
+    product_id: str
+    result_id: str
+    path: list[NodeRecord]
+    probability: float
+    safe_level: int
+    alternatives: list[CandidateRecord]
+    evidence: NotRequired[dict[str, float]]
+    decision: Literal["accept", "review"]
+    reason: NotRequired[Literal["uncertain", "audit"]]
+    image: Literal["used", "absent", "pending", "unavailable", "undecodable", "refused"]
+    model: ModelRecord
+    rank: list[int]
+    input_hash: str
+    origin: OriginRecord
+    attempt: int
+    reused: bool
+    registered_at: str | None
+    categorized_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Everything that stands behind one result record.
+
+    Args:
+        order: what rank compares first (ms of the origin, or the version).
+        generation: of the active model.
+        attempt: 0 live, higher for retries.
+        categorized_at: RFC 3339, UTC.
+    """
+
+    incoming: Incoming
+    event: Event
+    result: Result
+    order: int
+    generation: int
+    attempt: int
+    categorized_at: str
+
+
+def result_record(answered: Answered, model: ModelInfo, topic: str) -> Outgoing:
+    """The record for the output topic: key, value and headers."""
+    result, event, origin = answered.result, answered.event, answered.incoming.origin
+    rank = Rank(answered.order, AUTHORITY_MODEL, answered.generation, completeness(result.image))
+    identity = result_id(event.product_id, rank, answered.incoming.value or b"", model.fingerprint, model.precision)
+    value = {
+        "schema_version": SCHEMA_VERSION,
+        "product_id": event.product_id,
+        "result_id": identity,
+        "path": _nodes(result.path),
+        "probability": round(result.probability, 6),
+        "safe_level": result.safe_level,
+        "alternatives": [_candidate(candidate) for candidate in result.alternatives],
+        "decision": result.decision,
+        **({"reason": result.reason} if result.reason else {}),
+        "image": result.image,
+        "model": {
+            "name": model.name,
+            "fingerprint": model.fingerprint,
+            "engine": model.engine,
+            "precision": model.precision,
+            "taxonomy": model.taxonomy_digest,
+        },
+        "rank": list(rank),
+        "input_hash": input_hash(event),
+        "origin": {
+            "topic": origin.topic,
+            "partition": origin.partition,
+            "offset": origin.offset,
+            "timestamp": origin.timestamp_ms,
+        },
+        "attempt": answered.attempt,
+        "reused": False,
+        "registered_at": event.registered_at,
+        "categorized_at": answered.categorized_at,
+    }
+    headers = _headers(rank, identity, origin, answered.incoming.headers)
+    return Outgoing(topic, event.product_id.encode(), to_json(value), headers)
+
+
+def review_copy(record: Outgoing, result: Result, topic: str) -> Outgoing | None:
+    """The same value for the review topic with the reason as a header; None where the result stands by itself."""
+    if result.decision is not Decision.REVIEW:
+        return None
+    reason = (result.reason or "uncertain").encode()
+    return Outgoing(topic, record.key, record.value, [*record.headers, ("mmcat-review-reason", reason)])
+
+
+def tombstone(incoming: Incoming, product_id: str, order: int, generation: int, topic: str) -> Outgoing:
+    """The record that says a product is gone: no value, a rank above every answer of the same order."""
+    rank = Rank(order, AUTHORITY_DELETED, generation, 0)
+    identity = result_id(product_id, rank, b"", "", "")
+    return Outgoing(topic, product_id.encode(), None, _headers(rank, identity, incoming.origin, incoming.headers))
+
+
+def result_id(product_id: str, rank: Rank, event_bytes: bytes, fingerprint: str, precision: str) -> str:
+    """128 bits as hex: the same work on the same event has the same id, so any reader can tell a duplicate."""
+    parts = (
+        product_id,
+        str(rank.order),
+        hashlib.sha256(event_bytes).hexdigest(),
+        str(rank.generation),
+        fingerprint,
+        precision,
+        str(rank.completeness),
+    )
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def input_hash(event: Event) -> str:
+    """128 bits as hex of what the model sees: the text fields and the photo's address."""
+    seen = "\0".join((event.title, event.brand or "", event.maker or "", event.image_url or ""))
+    return hashlib.sha256(seen.encode()).hexdigest()[:32]
+
+
+def _headers(rank: Rank, identity: str, origin: Origin, incoming: Headers) -> Headers:
+    return [
+        ("mmcat-rank", rank.format().encode()),
+        ("mmcat-result-id", identity.encode()),
+        *origin.headers(),
+        *carried(incoming),
+    ]
+
+
+def _nodes(path: tuple[PathNode, ...]) -> list[dict[str, object]]:
+    return [
+        {"level": node.level, "id": node.id, "name": node.name, "probability": round(node.probability, 6)}
+        for node in path
+    ]
+
+
+def _candidate(candidate: Candidate) -> dict[str, object]:
+    return {"path": _nodes(candidate.path), "probability": round(candidate.probability, 6)}

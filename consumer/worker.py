@@ -1,0 +1,107 @@
+"""The engine thread: owns the model and its device, takes batches, gives results or what went wrong, one per listing.
+
+One bad listing never fails its batch: a batch that raises is halved until the guilty one is found. After batching.py,
+before results.py. `Model` is what a bundle's `mmcat.Categorizer` offers; tests put their own here, without torch.
+"""
+
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, Generic, Protocol, TypeVar
+
+import structlog
+
+from consumer.batching import Batcher
+from mmcat.listing import Listing, ModelInfo, Prepared, Result
+
+log = structlog.get_logger("mmcat.engine")
+
+IDLE_S: Final = 0.2  # how soon the thread sees that it is to stop
+
+
+class Model(Protocol):
+    """What the service needs of a model."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """Which model this is."""
+        ...
+
+    def prepare(self, listing: Listing) -> Prepared:
+        """The CPU's part; thread-safe; never raises for a bad photo."""
+        ...
+
+    def categorize_prepared(self, batch: Sequence[Prepared], top_k: int = 3) -> list[Result]:
+        """One call of the engine: a result per listing, in order."""
+        ...
+
+    def warm_up(self) -> None:
+        """Make the first batch as fast as the others."""
+        ...
+
+
+class Unit(Protocol):
+    """What the batcher holds: something with a prepared listing."""
+
+    @property
+    def prepared(self) -> Prepared:
+        """Set before it is put into the batcher."""
+        ...
+
+
+U = TypeVar("U", bound=Unit)
+Answers = list[tuple[U, Result | Exception]]
+
+
+class EngineThread(threading.Thread, Generic[U]):
+    """Runs until `stop`; what raises outside a batch ends it and is told to `on_death`.
+
+    Args:
+        on_batch: gets the units of a batch with the result or the exception of each, and the seconds it took.
+        on_death: gets what ended the thread; the service then ends too.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        batcher: Batcher[U],
+        top_k: int,
+        on_batch: Callable[[Answers[U], float], None],
+        on_death: Callable[[BaseException], None],
+    ) -> None:
+        super().__init__(name="engine", daemon=True)
+        self._model, self._batcher, self._top_k = model, batcher, top_k
+        self._on_batch, self._on_death = on_batch, on_death
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        """End after the batch in hand."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                if batch := self._batcher.take(IDLE_S):
+                    started = time.perf_counter()
+                    answers = answer(self._model, batch, self._top_k)
+                    self._on_batch(answers, time.perf_counter() - started)
+        except BaseException as error:  # a thread that died unseen would stall the stream: tell, whatever it was
+            self._on_death(error)
+
+
+def answer(model: Model, units: Sequence[U], top_k: int) -> Answers[U]:
+    """Results for `units`, in order; where the model raises, halve until the guilty listing stands alone."""
+    try:
+        results = model.categorize_prepared([unit.prepared for unit in units], top_k)
+        if len(results) != len(units):
+            raise RuntimeError(f"the model gave {len(results)} results for {len(units)} listings")
+        if any(math.isnan(result.probability) for result in results):
+            raise ArithmeticError("the model gave a probability that is not a number")
+    except Exception as error:  # whatever the model raises: the listing is to blame, not the stream
+        if len(units) == 1:
+            log.warning("model_failed", product_id=units[0].prepared.listing_id, error=repr(error)[:500])
+            return [(units[0], error)]
+        middle = len(units) // 2
+        return answer(model, units[:middle], top_k) + answer(model, units[middle:], top_k)
+    return list(zip(units, results, strict=True))
