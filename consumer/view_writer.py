@@ -71,6 +71,7 @@ class ViewWriter:
         self._moved = threading.Condition()
         self._next: dict[int, int] = {}  # owned partition → first offset not applied, as it stands in the view
         self._owned: tuple[int, ...] = ()
+        self._topic_id = ""
         self._in_doubt = True
         self._failures = 0
         self._confirmed = self._committed = time.monotonic()
@@ -146,8 +147,8 @@ class ViewWriter:
         except ViewAwayError as error:
             self._metrics.view_up.set(0)
             self._wait(consumer, "view_away", str(error))
-        except KafkaException as error:
-            self._wait(consumer, "view_broker_away", str(error.args[0]))
+        except (KafkaException, TimeoutError) as error:
+            self._wait(consumer, "view_broker_away", str(error))
 
     def _resume(self, consumer: Consumer) -> None:
         """Take up reading at the positions in the view, on a connection that is known to be good.
@@ -170,7 +171,8 @@ class ViewWriter:
         with self._moved:
             self._next = {partition: kept.next_offsets.get(partition, FROM_BEGINNING) for partition in owned}
         self._topic_id = topic_id
-        consumer.assign([TopicPartition(self._topic, partition, offset) for partition, offset in self._next.items()])
+        if owned:
+            consumer.assign([TopicPartition(self._topic, one, offset) for one, offset in self._next.items()])
         self._in_doubt = False
         self._failures = 0
         self.reason = None
@@ -266,7 +268,8 @@ class ViewWriter:
         self.reason = detail
         self._failures = min(self._failures + 1, 16)
         self._in_doubt = True
-        consumer.assign([])
+        if self._owned:
+            consumer.assign([])
         until = time.monotonic() + pause_s
         while not self._stopping.is_set() and (left_s := until - time.monotonic()) > 0:
             consumer.consume(1, min(left_s, POLL_S))
