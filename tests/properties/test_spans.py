@@ -85,3 +85,9 @@ def test_records_deleted_meanwhile_move_the_start_or_end_the_partition() -> None
 def test_a_bound_is_one_thing_and_not_negative(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="a bound"):
         Bound(**wrong)  # type: ignore[arg-type]  # wrong on purpose
+
+
+def test_the_last_record_of_the_range_ends_it_without_waiting_for_the_broker() -> None:
+    remaining = Remaining([Span(0, 3, 5)])
+    assert remaining.record(0, 4)
+    assert not remaining.open

@@ -180,3 +180,8 @@ def test_what_the_broker_does_not_tell_is_not_judged() -> None:
     wanted = _plan()
     mute = {name: dataclasses.replace(one, config={}) for name, one in _as_planned(wanted).items()}
     assert _judge(wanted, mute) == []
+
+
+def test_default_settings_and_topics_made_by_default_fit_together() -> None:
+    wanted = plan(Settings())
+    assert _judge(wanted, _as_planned(wanted)) == []
