@@ -1,4 +1,4 @@
-"""The one tree of settings: defaults that run on the local stack, `mmcat.toml`, `MMCAT_…` variables; later ones win.
+"""The one tree of settings: defaults that run on the local stack, `mmcat.toml`, `MMCAT_…` variables; the later win.
 
 Frozen; ranges and cross-field checks at load, one clear sentence per problem. Only the root of the program calls `load`,
 which also says where each value came from; everything else is handed the part it needs.
@@ -28,7 +28,8 @@ FIXED_PROPERTIES: Final = frozenset(
     {
         "acks", "request.required.acks", "auto.offset.reset", "enable.auto.commit", "enable.auto.offset.store",
         "enable.idempotence", "isolation.level", "partitioner", "transactional.id", "group.instance.id",
-        "group.id", "max.in.flight", "max.in.flight.requests.per.connection", "enable.partition.eof",
+        "group.id", "group.protocol", "partition.assignment.strategy", "max.in.flight",
+        "max.in.flight.requests.per.connection", "enable.partition.eof",
     }
 )  # fmt: skip
 
@@ -129,6 +130,9 @@ class LimitSettings(Part):
     in_flight_bytes: int = Field(128 * 2**20, ge=2**20, le=2**36)
     in_flight_listings: int = Field(2000, ge=1, le=1_000_000)
     event_bytes: int = Field(2**20, ge=1024, le=2**26, description="a larger event is a dead letter")
+    dead_letter_bytes: int = Field(
+        2**20 + 2**16, ge=2**17, le=2**27, description="largest record that the dead-letter topic accepts"
+    )
 
 
 class HttpSettings(Part):

@@ -1,0 +1,104 @@
+"""Hands records to the broker, and tells when all records of a piece of work are acknowledged, or one was not taken.
+
+Owns the producer and the thread in which its delivery reports run. After results.py and dead_letters.py; before offsets.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import structlog
+
+from consumer.kafka import KafkaError, KafkaException, Message, Producer
+from consumer.records import Outgoing
+
+log = structlog.get_logger("mmcat.delivery")
+
+POLL_S: Final = 0.1
+FULL_S: Final = 0.02
+
+
+class Delivery:
+    """Sends groups of records; thread-safe. The records of one key keep the order of the calls.
+
+    Args:
+        producer: idempotent, acks=all; only this object polls it.
+        on_death: gets what ended the thread of the reports, if anything does.
+    """
+
+    def __init__(self, producer: Producer, on_death: Callable[[BaseException], None]) -> None:
+        self._producer = producer
+        self._on_death = on_death
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="delivery", daemon=True)
+
+    def start(self) -> None:
+        """Start to listen for reports."""
+        self._thread.start()
+
+    def send(self, records: Sequence[Outgoing], on_done: Callable[[bool], None]) -> None:
+        """Hand the records over; `on_done` runs once in the thread of the reports: True when the broker has them all.
+
+        Blocks while the producer's queue is full, which the service's own budget keeps from happening.
+        """
+        report = _Report(len(records), on_done)
+        for record in records:
+            try:
+                self._produce(record, report)
+            except (KafkaException, ValueError) as error:  # ValueError: larger than message.max.bytes allows
+                log.error("record_not_taken", topic=record.topic, error=str(error)[:300])
+                report.count(False)
+
+    def stop(self, timeout_s: float) -> bool:
+        """Wait for the reports of all that was sent; returns whether they all came within `timeout_s`."""
+        left = self._producer.flush(max(0.0, timeout_s))
+        self._stopping.set()
+        self._thread.join(POLL_S * 5)
+        return left == 0
+
+    def _produce(self, record: Outgoing, report: "_Report") -> None:
+        while True:
+            try:
+                self._producer.produce(
+                    record.topic, record.value, record.key, on_delivery=report.delivered, headers=[*record.headers]
+                )
+            except BufferError:
+                # The queue is full: the thread of the reports makes room.
+                if self._stopping.wait(FULL_S):
+                    report.count(False)
+                    return
+            else:
+                return
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                self._producer.poll(POLL_S)
+        except BaseException as error:  # without reports nothing would ever be committed: tell, whatever it was
+            self._on_death(error)
+
+
+class _Report:
+    """Counts the acknowledgements of one group of records."""
+
+    __slots__ = ("_left", "_lock", "_ok", "_on_done")
+
+    def __init__(self, records: int, on_done: Callable[[bool], None]) -> None:
+        self._left = records
+        self._ok = True
+        self._on_done = on_done
+        self._lock = threading.Lock()
+
+    def delivered(self, error: KafkaError | None, message: Message) -> None:
+        """librdkafka's delivery report."""
+        if error is not None:
+            log.error("delivery_failed", topic=message.topic(), error=error.name(), detail=error.str())
+        self.count(error is None)
+
+    def count(self, ok: bool) -> None:
+        with self._lock:
+            self._ok = self._ok and ok
+            self._left -= 1
+            done = self._left == 0
+        if done:
+            self._on_done(self._ok)

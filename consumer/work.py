@@ -1,0 +1,37 @@
+"""One polled record on its way through the pipeline: what is known of it so far. Data, changed by one stage at a time."""
+
+from dataclasses import dataclass, field
+
+from consumer.events import Deletion, Event, Refusal
+from consumer.offsets import Lease
+from consumer.records import Incoming
+from mmcat.listing import ImageStatus, Prepared
+
+_UNPARSED = Deletion("")
+UNPREPARED = Prepared("", "", None, ImageStatus.ABSENT)
+"""Stands for what is not there yet, or not any more."""
+
+
+@dataclass(slots=True, eq=False)
+class Work:
+    """A record, the lease it was polled under, and what became of it.
+
+    Args:
+        polled_at: monotonic seconds; the photo's deadline counts from here.
+        size_bytes: what it weighs in the budget now.
+        ready: for ordering.py: its turn may come.
+        failed: the model could not prepare it.
+    """
+
+    incoming: Incoming
+    lease: Lease
+    polled_at: float
+    size_bytes: int = field(init=False)
+    parsed: Event | Deletion | Refusal = _UNPARSED
+    product_id: str = ""
+    prepared: Prepared = UNPREPARED
+    ready: bool = False
+    failed: Exception | None = None
+
+    def __post_init__(self) -> None:
+        self.size_bytes = self.incoming.size_bytes
