@@ -1,4 +1,4 @@
-"""Hands records to the broker, and tells when all records of a piece of work are acknowledged, or one was not taken.
+"""Hands records to the broker; tells when all records of a piece of work are acknowledged, or one was not taken.
 
 Owns the producer and the thread in which its delivery reports run. After results.py and dead_letters.py; before offsets.
 """

@@ -1,7 +1,7 @@
 """Keeps the events of one product in order while everything else overtakes freely. Pure.
 
-An event may go to the model (or a deletion to the topic) only when the earlier events of its product have been handed to
-the producer, which keeps the order of one key from there. Between the photos and the batches.
+An event may go to the model (or a deletion to the topic) only when the earlier events of its product have been handed
+to the producer, which keeps the order of one key from there. Between the photos and the batches.
 """
 
 import threading
@@ -38,7 +38,7 @@ class Ordering(Generic[T]):
             return self._queues[item.product_id][0] is item
 
     def leave(self, item: T) -> T | None:
-        """The item was handed to the producer, or dropped. Returns the next of its product if that one waits only for this."""
+        """The item was handed to the producer, or dropped. Returns the next of its product if only this held it up."""
         with self._lock:
             queue = self._queues[item.product_id]
             first = queue[0] is item

@@ -31,7 +31,7 @@ from consumer.ordering import Ordering
 from consumer.records import Incoming, Outgoing
 from consumer.results import Answered, result_record, review_copy, tombstone
 from consumer.settings import Settings
-from consumer.work import Work
+from consumer.work import UNPREPARED, Work
 from consumer.worker import Answers, EngineThread, Model
 from mmcat.listing import ImageStatus, Listing, Result
 
@@ -150,11 +150,9 @@ class Pipeline:
 
     def _parsed(self, incoming: Incoming) -> Event | Deletion | Refusal:
         parsed = parse(incoming.key, incoming.value, max_bytes=self._settings.limits.event_bytes)
-        if (
-            self._settings.order_by == "version"
-            and not isinstance(parsed, Refusal)
-            and _version(incoming, parsed) is None
-        ):
+        if isinstance(parsed, Refusal) or self._settings.order_by == "timestamp":
+            return parsed
+        if _version(incoming, parsed) is None:
             return Refusal(Code.VERSION_MISSING, "order_by is version: events need `version`, deletions the header")
         return parsed
 
@@ -169,13 +167,19 @@ class Pipeline:
         for work in works:
             task = self._loop.create_task(self._photo(work))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(self._photo_over)
+
+    def _photo_over(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._on_death(error)  # a listing stuck for ever would hold its partition's offset
 
     async def _photo(self, work: Work) -> None:
         """Fetch and decode one photo; whatever happens, the listing goes on."""
-        assert isinstance(work.parsed, Event) and work.parsed.image_url  # noqa: S101 (submit sends only such)
+        assert isinstance(work.parsed, Event)  # noqa: S101 (submit sends only events with an address)
+        url, deadline = work.parsed.image_url or "", work.polled_at + self._settings.photo.deadline_s
         started = time.perf_counter()
-        fetched = await self._fetcher.fetch(work.parsed.image_url, work.polled_at + self._settings.photo.deadline_s)
+        fetched = await self._fetcher.fetch(url, deadline)
         self._metrics.stage.labels("fetch").observe(time.perf_counter() - started)
         body = fetched.body if fetched.status is ImageStatus.USED else None
         if body is None:
@@ -187,7 +191,7 @@ class Pipeline:
     def _prepare(self, work: Work, body: bytes | None, status: ImageStatus | None) -> None:
         """The model's CPU part, then on to the order of the product. Deletions have none."""
         if work.lease.ended:
-            self._drop(work)
+            self._go(self._drop(work))
             return
         if isinstance(work.parsed, Event):
             event = work.parsed
@@ -283,7 +287,7 @@ class Pipeline:
         self._send(work, [record], "dead_letter")
 
     def _send(self, work: Work, records: list[Outgoing], outcome: str) -> None:
-        work.prepared = None  # the pixels are not needed any more
+        work.prepared = UNPREPARED  # the pixels are not needed any more
         self._resize(work, work.incoming.size_bytes)
         self._delivery.send(records, lambda ok: self._done(work, outcome, ok))
 

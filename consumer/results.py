@@ -1,7 +1,8 @@
 """What goes out: a result of the model, or a deletion, as the record of `products.categorized`; and its review copy.
 
-Pure. After worker.py, before the producer. `ResultRecord` is the contract of the value (docs/schemas/result.schema.json);
-records are built as plain dictionaries of that shape: to validate what we made ourselves would cost more than to make it.
+Pure. After worker.py, before the producer. `ResultRecord` is the contract of the value
+(docs/schemas/result.schema.json); records are built as plain dictionaries of that shape: to validate what we made
+ourselves would cost more than to make it.
 """
 
 import hashlib

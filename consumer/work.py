@@ -1,4 +1,4 @@
-"""One polled record on its way through the pipeline: what is known of it so far. Data, changed by one stage at a time."""
+"""One polled record on its way through the pipeline: what is known so far. Data, changed by one stage at a time."""
 
 from dataclasses import dataclass, field
 
