@@ -1,0 +1,64 @@
+"""Any bytes end in pixels of the right shape or in a PhotoError: nothing else, whatever a stranger sends."""
+
+import contextlib
+import io
+from functools import cache
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from mmcat import photos
+from mmcat.errors import PhotoError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+
+
+@cache
+def _whole(format_: str, mode: str) -> bytes:
+    pixels = np.random.default_rng(0).integers(0, 255, (24, 31, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(buffer, format_, exif=exif.tobytes())
+    return buffer.getvalue()
+
+
+def _decodes_or_refuses(data: bytes, px: int, fit: photos.Fit) -> None:
+    with contextlib.suppress(PhotoError):
+        pixels = photos.decode(data, px, fit, max_pixels=100_000)
+        assert pixels.shape == (px, px, 3)
+        assert pixels.dtype == np.uint8
+
+
+@settings(deadline=None)  # a shared machine's clock proves nothing here
+@given(st.binary(max_size=400), st.integers(1, 40), st.sampled_from(["pad", "crop"]))
+def test_any_bytes(data: bytes, px: int, fit: photos.Fit) -> None:
+    _decodes_or_refuses(data, px, fit)
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_damaged_photos_of_every_format(data: st.DataObject) -> None:
+    format_ = data.draw(st.sampled_from(FORMATS))
+    body = bytearray(_whole(format_, data.draw(st.sampled_from(["RGB", "L"] if format_ != "WEBP" else ["RGB"]))))
+    for _ in range(data.draw(st.integers(0, 6))):
+        body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.one_of(st.just(len(body)), st.integers(0, len(body))))
+    inserted = data.draw(st.binary(max_size=8))
+    at = data.draw(st.integers(0, cut))
+    _decodes_or_refuses(bytes(body[:at]) + inserted + bytes(body[at:cut]), 24, "pad")
+
+
+@settings(deadline=None)
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 64), st.sampled_from(["pad", "crop"]))
+def test_every_size_of_photo_fits_every_size_of_network(width: int, height: int, px: int, fit: photos.Fit) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), (0, 0, 0)).save(buffer, "BMP")
+    pixels = photos.decode(buffer.getvalue(), px, fit)
+    assert pixels.shape == (px, px, 3)
+    shown = (pixels == 0).all(axis=2)
+    assert shown.any()
+    if fit == "crop" or width == height:
+        assert shown.all()
