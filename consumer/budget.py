@@ -50,6 +50,11 @@ class Budget:
             self._full = share > RESUME_SHARE if self._full else share >= 1
             return self._full
 
+    def wait_change(self, timeout_s: float) -> None:
+        """Block until something is released, at most `timeout_s`."""
+        with self._changed:
+            self._changed.wait(timeout_s)
+
     def wait_empty(self, timeout_s: float) -> bool:
         """Block until nothing is held; returns whether that came within `timeout_s`."""
         with self._changed:

@@ -1,6 +1,6 @@
-"""Hands records to the broker; tells when all records of a piece of work are acknowledged, or one was not taken.
+"""Hands records to the broker; tells when all records of a piece of work are acknowledged, or one is not.
 
-Owns the producer and the thread in which its delivery reports run. After results.py and dead_letters.py; before offsets.
+Owns the producer and the thread of its delivery reports. After results.py and dead_letters.py; before offsets.py.
 """
 
 import threading
@@ -49,12 +49,10 @@ class Delivery:
                 log.error("record_not_taken", topic=record.topic, error=str(error)[:300])
                 report.count(False)
 
-    def stop(self, timeout_s: float) -> bool:
-        """Wait for the reports of all that was sent; returns whether they all came within `timeout_s`."""
-        left = self._producer.flush(max(0.0, timeout_s))
+    def stop(self) -> None:
+        """Listen no longer: reports that have not come are not waited for."""
         self._stopping.set()
         self._thread.join(POLL_S * 5)
-        return left == 0
 
     def _produce(self, record: Outgoing, report: "_Report") -> None:
         while True:

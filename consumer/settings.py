@@ -1,6 +1,6 @@
-"""The one tree of settings: defaults that run on the local stack, `mmcat.toml`, `MMCAT_…` variables; the later win.
+"""The one tree of settings: defaults that run on the local stack, `mmcat.toml`, `MMCAT_…` variables; the last wins.
 
-Frozen; ranges and cross-field checks at load, one clear sentence per problem. Only the root of the program calls `load`,
+Frozen; ranges and cross-field checks at load, one clear sentence per problem. The root of the program calls `load`,
 which also says where each value came from; everything else is handed the part it needs.
 """
 
@@ -164,6 +164,7 @@ class Settings(BaseSettings):
     batch: BatchSettings = BatchSettings()
     limits: LimitSettings = LimitSettings()
     shutdown_s: Seconds = Field(20.0, description="longest time to finish what is in flight")
+    revoke_s: Seconds = Field(5.0, description="longest time to finish the work of partitions that are taken away")
     commit_interval_s: Seconds = Field(1.0, description="how often offsets are committed")
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
@@ -183,10 +184,10 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
         poll_s = float(self.kafka.properties().get("max.poll.interval.ms", "300000")) / 1000
-        longest = self.photo.deadline_s + self.batch.max_age_ms / 1000 + self.shutdown_s
+        longest = self.photo.deadline_s + self.batch.max_age_ms / 1000 + max(self.shutdown_s, self.revoke_s)
         if longest >= poll_s:
             raise ValueError(
-                f"photo.deadline_s + batch.max_age_ms + shutdown_s is {longest:g} s and must stay below "
+                f"photo.deadline_s + batch.max_age_ms + shutdown_s (or revoke_s) is {longest:g} s and must stay below "
                 f"kafka max.poll.interval.ms ({poll_s:g} s), or a revoke could not drain in time"
             )
         return self

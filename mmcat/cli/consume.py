@@ -48,13 +48,19 @@ def consume(
         "view.url": view,
     }
     settings = load_settings(config, overrides, logs=True)
-    model = _load_model(settings)
-    from consumer.pipeline import Service
+    model = load_model(settings)
+    from consumer.service import Service
 
     raise typer.Exit(Service(settings, model).run())
 
 
-def _load_model(settings: "Settings") -> "Categorizer":
+def load_model(settings: "Settings") -> "Categorizer":
+    """Load the bundle that the settings name; blocks for seconds.
+
+    Raises:
+        ConfigError: none is named.
+        BundleError: it cannot be run.
+    """
     from consumer.errors import ConfigError
 
     if settings.model.bundle is None:

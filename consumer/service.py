@@ -1,0 +1,298 @@
+"""The service: polls Kafka, gives records to the pipeline, commits what is finished, pauses, drains, says how it is.
+
+The loop is: seek back what failed → pause or resume → poll → submit → commit. The poll thread alone owns the Kafka
+consumer; all other threads only tell it something. What is promised is in docs/decisions/0003-delivery.md.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from types import FrameType
+from typing import Final
+
+import structlog
+
+from consumer.assignment import Assignment
+from consumer.delivery import Delivery
+from consumer.errors import ConfigError, ConsumerError, FatalError
+from consumer.fetch import PhotoFetcher
+from consumer.health import Health, HealthServer
+from consumer.intake import incoming
+from consumer.kafka import (
+    AdminClient,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    make_admin,
+    make_producer,
+)
+from consumer.metrics import Metrics
+from consumer.offsets import Lease
+from consumer.pipeline import Fetcher, Pipeline
+from consumer.settings import Settings
+from consumer.view_writer import ViewWriter
+from consumer.worker import Model
+
+log = structlog.get_logger("mmcat.service")
+
+POLL_RECORDS: Final = 200
+POLL_S: Final = 0.02  # `consume` waits this long even when some records are there: it bounds the latency it adds
+START_S: Final = 5.0  # for one question to a broker that may be away
+CLOSE_S: Final = 5.0  # leaving the group can hang with the brokers gone
+WATCH_S: Final = 1.0
+
+
+class Service:
+    """One consumer process. `run` blocks until a signal or `stop`.
+
+    Args:
+        settings: the whole tree.
+        model: a loaded `Categorizer`, or a stand-in of the same protocol.
+        fetcher: None: photos over HTTP as `settings.photo` says.
+    """
+
+    def __init__(self, settings: Settings, model: Model, fetcher: Fetcher | None = None) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.health = Health(stale_s=settings.shutdown_s + 10)
+        self._model = model
+        self._fetcher = fetcher or PhotoFetcher.from_settings(settings.photo)
+        self._stopping = threading.Event()
+        self._failed: deque[Lease] = deque()
+        self._fatal: BaseException | None = None
+        self._broker_down = threading.Event()
+
+    def stop(self) -> None:
+        """End as SIGTERM does; callable from any thread."""
+        self._stopping.set()
+
+    def run(self) -> int:
+        """Serve until stopped. Returns 0.
+
+        Raises:
+            ConfigError: a topic is missing or forbidden, the port is taken, a client property is wrong (exit 1).
+            FatalError: fenced, authorisation lost, a dead thread (exit 3).
+        """
+        self._take_signals()
+        self.health.set("model", "the model is warming up")
+        self.health.set("assignment", "no partitions assigned yet")
+        self.health.set("broker", "the broker was not reached yet")
+        server = self._open_health()
+        try:
+            self._start_up()
+            return self._serve()
+        finally:
+            server.stop()
+
+    # start ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _take_signals(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
+
+        def asked(number: int, _: FrameType | None) -> None:
+            if self._stopping.is_set():
+                os._exit(128 + number)  # asked twice: now
+            log.info("stopping", signal=signal.Signals(number).name, in_flight_deadline_s=self.settings.shutdown_s)
+            self._stopping.set()
+
+        signal.signal(signal.SIGTERM, asked)
+        signal.signal(signal.SIGINT, asked)
+
+    def _open_health(self) -> HealthServer:
+        http = self.settings.http
+        server = HealthServer(self.health, self.metrics.registry, http.host, http.port)
+        try:
+            port = server.start()
+        except OSError as error:
+            raise ConfigError(f"http.port {http.port} on {http.host} cannot be opened: {error.strerror}") from None
+        log.info("health_port_open", host=http.host, port=port)
+        return server
+
+    def _start_up(self) -> None:
+        """Warm the model and wait for the broker: in this order, so that a slow warm-up costs nothing twice."""
+        info = self._model.info
+        self.metrics.model.labels(info.name, info.fingerprint, info.engine, info.precision, info.taxonomy_digest).set(1)
+        self._model.warm_up()
+        self.health.set("model", None)
+        log.info("model_ready", name=info.name, fingerprint=info.fingerprint[:12], engine=info.engine)
+        self._admin = make_admin(self.settings.kafka)
+        while not self._stopping.is_set():
+            self.health.beat()
+            try:
+                check_topics(self._admin, self.settings)
+            except KafkaException as error:
+                log.warning("broker_away", detail=str(error.args[0])[:200])
+                self._stopping.wait(1.0)
+            else:
+                self.health.set("broker", None)
+                return
+
+    # serve ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _serve(self) -> int:
+        settings = self.settings
+        if self._stopping.is_set():
+            return 0
+        producer = make_producer(
+            settings.kafka,
+            extra={"message.max.bytes": settings.limits.dead_letter_bytes},
+            on_error=self._client_error,
+        )
+        delivery = Delivery(producer, self._died)
+        pipeline = Pipeline(
+            settings,
+            self._model,
+            self._fetcher,
+            delivery,
+            self.metrics,
+            on_failed=self._failed.append,
+            on_death=self._died,
+        )
+        assignment = Assignment(settings, self.metrics, self.health, pipeline.budget, on_error=self._client_error)
+        consumer = assignment.consumer
+        view = ViewWriter(settings, self.metrics) if settings.view.enabled else None
+        delivery.start()
+        pipeline.start()
+        if view is not None:
+            view.start()
+        watch = threading.Thread(target=self._watch, args=(view,), name="watch", daemon=True)
+        watch.start()
+        try:
+            assignment.subscribe()
+            self._loop(consumer, pipeline, assignment)
+            self._drain(consumer, pipeline, assignment)
+        except KafkaException as error:
+            self._died(error)
+        finally:
+            self._stopping.set()
+            pipeline.stop()
+            delivery.stop()
+            if view is not None:
+                view.stop(CLOSE_S)
+            _close(consumer)
+        if self._fatal is not None:
+            raise FatalError(f"the service cannot go on: {self._fatal}") from self._fatal
+        log.info("stopped")
+        return 0
+
+    def _loop(self, consumer: Consumer, pipeline: Pipeline, assignment: Assignment) -> None:
+        commit_at = time.monotonic() + self.settings.commit_interval_s
+        while not self._stopping.is_set() and self._fatal is None:
+            while self._failed:
+                assignment.seek_back(self._failed.popleft())
+            assignment.pause_or_resume()
+            count = min(POLL_RECORDS, max(1, pipeline.budget.room))
+            self._take(consumer.consume(count, POLL_S), pipeline, assignment)
+            self.health.beat()
+            if time.monotonic() >= commit_at:
+                assignment.commit()
+                assignment.show_lag()
+                commit_at = time.monotonic() + self.settings.commit_interval_s
+
+    def _take(self, messages: Sequence[Message], pipeline: Pipeline, assignment: Assignment) -> None:
+        """Give polled records to the pipeline, each under the lease of its partition."""
+        records = []
+        for message in messages:
+            if (error := message.error()) is not None:
+                self._consumer_error(error, message, assignment)
+                continue
+            record = incoming(message)
+            lease = assignment.started(record.origin)
+            if lease is not None:
+                records.append((record, lease))
+        if records:
+            pipeline.submit(records)
+
+    def _drain(self, consumer: Consumer, pipeline: Pipeline, assignment: Assignment) -> None:
+        """Finish what is in flight, within one deadline; polling goes on so that the group keeps us; commit."""
+        deadline = time.monotonic() + self.settings.shutdown_s
+        assignment.pause_all()
+        while self._fatal is None and time.monotonic() < deadline and not pipeline.budget.wait_empty(0.05):
+            consumer.consume(1, 0)  # all paused: nothing new comes, and what does is not started, so not committed
+            self.health.beat()
+        assignment.commit(wait=True)
+        log.info("drained", unfinished=pipeline.budget.items)
+
+    # errors ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _consumer_error(self, error: KafkaError, message: Message, assignment: Assignment) -> None:
+        code = error.code()
+        if code == KafkaError._AUTO_OFFSET_RESET:
+            assignment.out_of_range((message.topic() or "", message.partition() or 0), error)
+        elif error.fatal() or code in FATAL_CODES:
+            self._died(FatalError(f"Kafka: {error.str()} ({error.name()})"))
+        else:
+            log.warning("poll_error", code=error.name(), detail=error.str())
+
+    def _client_error(self, error: KafkaError) -> None:
+        """From a client's own thread of events: fatal ends the process, unreachable makes it not ready."""
+        if error.fatal() or error.code() in FATAL_CODES:
+            self._died(FatalError(f"Kafka: {error.str()} ({error.name()})"))
+        elif error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self.health.set("broker", "no broker can be reached")
+            self._broker_down.set()
+
+    def _died(self, error: BaseException) -> None:
+        """A thread ended, or a client can do nothing any more: the loop ends, the process with it."""
+        if self._fatal is None:
+            log.error("fatal", error=repr(error)[:1000])
+            self._fatal = error
+
+    def _watch(self, view: ViewWriter | None) -> None:
+        """Sees brokers come back, and a view writer that ended."""
+        while not self._stopping.wait(WATCH_S):
+            if self._broker_down.is_set():
+                try:
+                    self._admin.list_topics(timeout=START_S)
+                except KafkaException:
+                    continue
+                self._broker_down.clear()
+                self.health.set("broker", None)
+            if view is not None:
+                if view.error is not None and not isinstance(view.error, ConsumerError):
+                    self._died(view.error)
+                self.health.set("view", f"the view is stopped: {view.error}" if view.error is not None else None)
+
+
+FATAL_CODES: Final = frozenset(
+    {
+        KafkaError._FATAL,
+        KafkaError._FENCED,
+        KafkaError.FENCED_INSTANCE_ID,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    }
+)
+
+
+def check_topics(admin: AdminClient, settings: Settings) -> None:
+    """Ask the broker for every topic the service needs.
+
+    Raises:
+        ConfigError: one is missing, or not for us.
+        KafkaException: no answer.
+    """
+    there = admin.list_topics(timeout=START_S).topics
+    topics = settings.topics
+    wanted = (topics.input, topics.output, topics.review, topics.dead_letter)
+    missing = [name for name in wanted if name not in there]
+    if missing:
+        raise ConfigError(
+            f"the broker at {settings.kafka.bootstrap_servers} has no topic {', '.join(missing)} that we may see: "
+            "make it with `mmcat topics create`"
+        )
+
+
+def _close(consumer: Consumer) -> None:
+    """Leave the group; not for longer than a moment, the brokers may be gone."""
+    closing = threading.Thread(target=consumer.close, name="close", daemon=True)
+    closing.start()
+    closing.join(CLOSE_S)
+    if closing.is_alive():
+        log.warning("close_timed_out", after_s=CLOSE_S)
