@@ -1,4 +1,4 @@
-"""`mmcat consume` and `mmcat cache-writer`: the service, and its view writer alone.
+"""`mmcat consume`: the service.
 
 Joins the library and the consumer, which takes any model that keeps its protocol and gets ours here.
 """
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmcat.cli.options import Bootstrap, Config, Device, load_settings
+from mmcat.cli.options import Bootstrap, Config, Device, View, load_settings
 from mmcat.cli.texts import new_app
 
 if TYPE_CHECKING:
@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from mmcat.categorizer import Categorizer
 
 app = new_app()
-cache_writer = new_app()
 Group = Annotated[str | None, typer.Option(metavar="NAME", help="Consumer group: kafka.group_id.")]
-View = Annotated[str | None, typer.Option(metavar="URL", help="Redis or Valkey: view.url.")]
 
 
 @app.command()
@@ -77,19 +75,3 @@ def load_model(settings: "Settings") -> "Categorizer":
         precision=chosen.precision,
         threads=chosen.threads,
     )
-
-
-@cache_writer.command("cache-writer")
-def write_cache(config: Config = None, bootstrap: Bootstrap = None, view: View = None) -> None:
-    """Keep Redis in step with the output topic, and do nothing else, until SIGTERM.
-
-    For services that run with MMCAT_VIEW__ENABLED=false. Several may run: each record is ranked before it is written.
-
-    \b
-    Example:
-      mmcat cache-writer --view redis://127.0.0.1:6379/0
-    """
-    settings = load_settings(config, {"kafka.bootstrap_servers": bootstrap, "view.url": view}, logs=True)
-    from consumer.view_writer import ViewService
-
-    raise typer.Exit(ViewService(settings).run())

@@ -9,12 +9,13 @@ import typer
 if TYPE_CHECKING:
     from consumer.settings import Settings
 
-__all__ = ["Bootstrap", "Config", "Device", "load_settings"]
+__all__ = ["Bootstrap", "Config", "Device", "View", "load_settings"]
 
 Config = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Settings file; default: MMCAT_CONFIG, else ./mmcat.toml.")
 ]
 Bootstrap = Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Broker: kafka.bootstrap_servers.")]
+View = Annotated[str | None, typer.Option(metavar="URL", help="Redis or Valkey: view.url.")]
 Device = Annotated[str | None, typer.Option(metavar="auto|cpu|cuda", help="What runs the model: model.device.")]
 
 

@@ -27,13 +27,12 @@ INTERRUPTED = 128 + signal.SIGINT
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One line of the table: the module in `mmcat.cli` whose typer application `attribute` runs the command."""
+    """One line of the table: the module in `mmcat.cli` whose typer application `app` runs the command."""
 
     name: str
     module: str
     help: str
     group: str
-    attribute: str = "app"
 
 
 TRY, RUN, MAKE = "Try it", "Run it", "Make models"
@@ -42,7 +41,7 @@ COMMANDS = (
     Command("predict", "predict", "categorize a title, a photo (file or address) or a table of listings", TRY),
     Command("simulate", "simulate", "play a shop: register listings in Kafka at a rate and serve their photos", TRY),
     Command("consume", "consume", "the service: listings from Kafka, results to Kafka, Redis kept in step", RUN),
-    Command("cache-writer", "consume", "only keep Redis in step with the output topic", RUN, "cache_writer"),
+    Command("cache-writer", "cache_writer", "only keep Redis in step with the output topic", RUN),
     Command("topics", "topics", "create the topics with the right policies, or check them", RUN),
     Command("replay", "replay", "categorize a range of a topic again", RUN),
     Command("config", "config", "show every setting with where its value comes from", RUN),
@@ -79,7 +78,7 @@ def version() -> str:
 def load(command: Command) -> "typer.Typer":
     """Import one command's module and return its typer application."""
     module = importlib.import_module(f"mmcat.cli.{command.module}")
-    application: typer.Typer = getattr(module, command.attribute)
+    application: typer.Typer = module.app
     return application
 
 
