@@ -9,12 +9,30 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from consumer.errors import ConfigError
-from consumer.kafka import OFFSET_END, Consumer, KafkaError, TopicPartition
+from consumer.kafka import OFFSET_END, Consumer, KafkaError, TopicPartition, make_consumer
+from consumer.settings import Settings
 from consumer.spans import Bound, Remaining, Span, spans_between
 
 TIMEOUT_S = 15.0
 NEVER_MS = 2**53
 """A time after every record: a broker that knows times answers that it has nothing there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """What to replay.
+
+    Args:
+        topic: the input topic, or another with the same events.
+        start: where to begin.
+        end: where to end, not included.
+        group_id: under which progress is kept; not the group of the live service.
+    """
+
+    topic: str
+    start: Bound
+    end: Bound
+    group_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +65,36 @@ class Survey:
             "last_at": _rfc3339(self.last_ms),
             "partitions": [{"partition": one.partition, "start": one.start, "end": one.end} for one in self.spans],
         }
+
+
+def look(settings: Settings, wanted: Range) -> Survey:
+    """Say what a replay would read and change nothing: `--dry-run`.
+
+    Raises:
+        ConfigError: the range or its topic cannot be replayed.
+        KafkaException: the broker is away.
+    """
+    consumer = open_consumer(settings, wanted)
+    try:
+        return survey(consumer, wanted.topic, wanted.start, wanted.end)
+    finally:
+        consumer.close()
+
+
+def open_consumer(settings: Settings, wanted: Range) -> Consumer:
+    """A consumer that replays a range: it is told of the end of each partition.
+
+    Raises:
+        ConfigError: the range is not one to replay.
+    """
+    names, live = settings.topics, settings.kafka.group_id
+    ours = {names.output, names.review, names.dead_letter}
+    if wanted.topic in ours or wanted.topic.startswith(f"{names.retry_prefix}."):
+        raise ConfigError(f"{wanted.topic} is written by the service: replay the topic of its events, {names.input}")
+    if wanted.group_id in (live, f"{live}-view"):
+        raise ConfigError(f"the group {wanted.group_id} belongs to the live service: a replay needs one of its own")
+    extra = {"enable.partition.eof": True, "fetch.wait.max.ms": 50}
+    return make_consumer(settings.kafka, group_id=wanted.group_id, extra=extra)
 
 
 def survey(consumer: Consumer, topic: str, start: Bound, end: Bound, timeout_s: float = TIMEOUT_S) -> Survey:

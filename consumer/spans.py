@@ -120,6 +120,11 @@ class Remaining:
         if span is not None and position >= span.end:
             self._open.discard(partition)
 
+    def again(self, span: Span) -> None:
+        """Read this partition again from the span's start on."""
+        self._spans[span.partition] = span
+        self._open.add(span.partition)
+
     def gone_up_to(self, partition: int, low: int) -> int | None:
         """Records before `low` were deleted meanwhile. Returns where to go on, None where that is past the end."""
         span = self._spans[partition]
