@@ -1,1 +1,35 @@
-"""(map to be written)."""
+"""The streaming service, in the order of the data.
+
+settings.py      the one tree of settings, and where each value comes from
+kafka.py         the only file that imports the Kafka client
+service.py       the poll loop: seek back, pause, poll, submit, commit, drain
+assignment.py    the partitions held now: where they start, what is committed, how they are given up
+intake.py        a Kafka message as the record that the pipeline takes
+records.py       the nouns of the stream (pure)
+pipeline.py      from a polled record to its acknowledged outcome: the only file that knows all stages
+work.py          one record on its way
+budget.py        what is held at once (pure)
+events.py        bytes to event, deletion or refusal (pure)
+fetch/           photos from addresses that strangers wrote
+ordering.py      the events of one product stay in order (pure)
+batching.py      READY listings to batches
+worker.py        the engine thread
+results.py       what goes out (pure)
+rank.py          newer wins (pure)
+dead_letters.py  what cannot be categorized, byte for byte (pure)
+delivery.py      hands records to the broker and waits for its word
+offsets.py       what may be committed (pure)
+view_writer.py   keeps Redis equal to the output topic
+view_topic.py    which topic the view was written from, and the lag of its reader
+view.py          the view itself: one atomic rule (view.lua, positions.lua)
+replay.py        categorizes a range of a topic again
+replay_range.py  what a replay would read
+spans.py         ranges as offsets, and what of them remains (pure)
+topics.py        makes the topics, or says what is wrong with them
+topic_plan.py    the topics as they should be (pure)
+schemas.py       JSON Schemas of what goes in and out
+metrics.py       every number, with unit and meaning
+health.py        /healthz, /readyz, /metrics
+log.py           structlog
+errors.py        every error raised on purpose, as one tree
+"""
