@@ -1,7 +1,7 @@
 """Gathers READY listings into batches: by count, by bytes, or by the age of the oldest, whichever comes first.
 
-The window opens at the first listing that is ready, never before: after an idle hour the first one waits `max_age_s` for
-company, not less and not more. Between ordering.py and the engine thread.
+The window opens at the first listing that is ready, never before: after an idle hour the first one waits `max_age_s`
+for company, not less and not more. Between ordering.py and the engine thread.
 """
 
 import threading

@@ -54,7 +54,7 @@ class Lease:
                 self._order.popleft()
 
     def committable(self) -> int | None:
-        """The offset to commit: that of the first record to read again; None before any record, or when it has ended."""
+        """The offset to commit: that of the first record to read again; None before any record or after its end."""
         with self._lock:
             return None if self._ended else self._low()
 
