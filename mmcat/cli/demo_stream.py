@@ -18,7 +18,7 @@ from mmcat.cli.texts import CommandError
 if TYPE_CHECKING:
     from consumer.settings import Settings
 
-__all__ = ["Event", "Item", "Outcomes", "plan", "stream"]
+__all__ = ["Event", "Item", "Outcomes", "Pace", "plan", "stream"]
 
 Read = tuple[str, bytes | None, bytes | None]  # topic, key, value
 
@@ -48,6 +48,19 @@ class Event:
     key: bytes | None
     value: bytes | None
     item: Item | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast events are sent.
+
+    Args:
+        window: most events without an outcome.
+        rate: events per second, 0 for as fast as outcomes come back.
+    """
+
+    window: int
+    rate: float
 
 
 @dataclass(slots=True)
@@ -104,9 +117,8 @@ def _registered(item: Item, photo_base: str) -> Event:
 def stream(
     settings: "Settings",
     events: Sequence[Event],
+    pace: Pace,
     *,
-    window: int,
-    rate: float,
     alive: Callable[[], None],
     on_result: Callable[[Item, dict[str, Any]], None],
 ) -> Outcomes:
@@ -114,8 +126,6 @@ def stream(
 
     Args:
         settings: broker and topic names.
-        window: most events without an outcome.
-        rate: events per second, 0 for as fast as they come back.
         alive: raises when the consumer is gone; called at least once a second.
         on_result: called with each result in the order of the output topic.
 
@@ -127,12 +137,16 @@ def stream(
     outcomes = Outcomes()
     items = {item.product_id: item for event in events if (item := event.item) is not None}
     producer = make_producer(settings.kafka)
-    due = _due(events, rate)
+    due = _due(events, pace.rate)
     pending = next(due, None)
     moved_s = time.monotonic()
     with _reader(settings) as read:
         while outcomes.count < len(events):
-            while pending is not None and outcomes.events - outcomes.count < window and pending[0] <= time.monotonic():
+            while (
+                pending is not None
+                and outcomes.events - outcomes.count < pace.window
+                and pending[0] <= time.monotonic()
+            ):
                 _send(producer, settings.topics.input, pending[1], outcomes)
                 pending = next(due, None)
             producer.poll(0)

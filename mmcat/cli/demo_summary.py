@@ -29,7 +29,9 @@ def accuracy(pairs: Iterable[tuple[Sequence[str], Sequence[str]]]) -> float:
     return sum(hits) / len(hits) if hits else math.nan
 
 
-def baselines(bundles: Path, items: Sequence["Item"], photo: Callable[[str], bytes], device: str) -> dict[str, float]:
+def baselines(
+    bundles: Path, items: Sequence["Item"], photo: Callable[[str], bytes | None], device: str
+) -> dict[str, float]:
     """Path accuracy of the bundles beside `cross` on the same listings with the same photos; blocks.
 
     Args:
