@@ -27,7 +27,7 @@ replay_range.py  what a replay would read
 spans.py         ranges as offsets, and what of them remains (pure)
 topics.py        makes the topics, or says what is wrong with them
 topic_plan.py    the topics as they should be (pure)
-schemas.py       JSON Schemas of what goes in and out
+schemas.py       what others rely on, generated: JSON Schemas, the table of settings
 metrics.py       every number, with unit and meaning
 health.py        /healthz, /readyz, /metrics
 log.py           structlog

@@ -66,11 +66,11 @@ class KafkaSettings(BaseModel):
 class TopicSettings(Part):
     """Names of the topics."""
 
-    input: Topic = "products.registered"
-    output: Topic = "products.categorized"
-    review: Topic = "products.review"
-    dead_letter: Topic = "products.dead-letter"
-    retry_prefix: Topic = "products.retry"
+    input: Topic = Field("products.registered", description="listings as they are registered")
+    output: Topic = Field("products.categorized", description="results and tombstones; compacted")
+    review: Topic = Field("products.review", description="copies of results that a person should see")
+    dead_letter: Topic = Field("products.dead-letter", description="records that cannot be categorized")
+    retry_prefix: Topic = Field("products.retry", description="first part of the delay topics (kept for later)")
 
     @model_validator(mode="after")
     def _differ(self) -> Self:
@@ -95,9 +95,9 @@ class ModelSettings(Part):
     """The bundle and what runs it."""
 
     bundle: Path | None = Field(None, description="folder of the trained model")
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    engine: Literal["auto", "eager"] = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
+    engine: Literal["auto", "eager"] = Field("auto", description="what runs the bundle: auto, eager")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on a GPU that has it, else fp32")
     threads: int | None = Field(None, ge=1, le=1024, description="CPU threads of the engine; none: all cores")
     top_k: int = Field(3, ge=1, le=20, description="the answer and its alternatives")
 
@@ -106,29 +106,29 @@ class PhotoSettings(Part):
     """Fetching and decoding photos."""
 
     deadline_s: Seconds = Field(3.0, description="longest wait for a photo, from the poll")
-    connect_timeout_s: Seconds = 1.0
-    max_bytes: int = Field(10 * 2**20, ge=1024, le=2**28)
+    connect_timeout_s: Seconds = Field(1.0, description="longest wait for a connection")
+    max_bytes: int = Field(10 * 2**20, ge=1024, le=2**28, description="a larger photo is refused")
     concurrency: int = Field(64, ge=1, le=4096, description="fetches at once")
     per_host: int = Field(16, ge=1, le=4096, description="fetches at once from one host")
     allow: tuple[str, ...] = Field((), description="host suffixes or CIDR that may be private addresses")
     deny: tuple[str, ...] = Field((), description="host suffixes or CIDR never fetched")
-    ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = (80, 443)
-    decode_threads: int = Field(2, ge=1, le=256)
+    ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = Field((80, 443), description="ports that may be asked")
+    decode_threads: int = Field(2, ge=1, le=256, description="threads that decode photos")
 
 
 class BatchSettings(Part):
     """A batch closes by whichever comes first."""
 
-    max_listings: int = Field(32, ge=1, le=4096)
-    max_bytes: int = Field(64 * 2**20, ge=2**16, le=2**32)
-    max_age_ms: int = Field(50, ge=0, le=10_000, description="from the first listing ready")
+    max_listings: int = Field(32, ge=1, le=4096, description="listings per model call")
+    max_bytes: int = Field(64 * 2**20, ge=2**16, le=2**32, description="records and pixels of a batch")
+    max_age_ms: int = Field(50, ge=0, le=10_000, description="age of the oldest listing that is ready")
 
 
 class LimitSettings(Part):
     """What may be held at once; beyond it the partitions are paused."""
 
-    in_flight_bytes: int = Field(128 * 2**20, ge=2**20, le=2**36)
-    in_flight_listings: int = Field(2000, ge=1, le=1_000_000)
+    in_flight_bytes: int = Field(128 * 2**20, ge=2**20, le=2**36, description="records and photos held")
+    in_flight_listings: int = Field(2000, ge=1, le=1_000_000, description="records held")
     event_bytes: int = Field(2**20, ge=1024, le=2**26, description="a larger event is a dead letter")
     dead_letter_bytes: int = Field(
         2**20 + 2**16, ge=2**17, le=2**27, description="largest record that the dead-letter topic accepts"
@@ -138,15 +138,15 @@ class LimitSettings(Part):
 class HttpSettings(Part):
     """/healthz, /readyz and /metrics on one port."""
 
-    host: str = "127.0.0.1"
+    host: str = Field("127.0.0.1", description="0.0.0.0 where probes come from outside")
     port: int = Field(9464, ge=0, le=65535, description="0 takes a free one")
 
 
 class LogSettings(Part):
     """Log lines go to stderr."""
 
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["auto", "json", "text"] = "auto"
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="titles are never logged at info")
+    format: Literal["auto", "json", "text"] = Field("auto", description="auto: json off a terminal")
 
 
 class Settings(BaseSettings):

@@ -15,11 +15,11 @@ from consumer.events import Event, parse
 from consumer.rank import Rank, completeness
 from consumer.records import CARRIED_BYTES, Headers, Incoming, Origin, Outgoing
 from consumer.results import Answered, result_record, review_copy, tombstone
-from consumer.schemas import schemas
+from consumer.schemas import files
 from mmcat.listing import Candidate, Decision, ImageStatus, ModelInfo, PathNode, Result
 
 INFO = ModelInfo("shop", "f" * 64, "eager-cpu", "fp32", "d" * 64, 1_700_000_000_000)
-SCHEMAS = Path(__file__).parents[3] / "docs" / "schemas"
+DOCS = Path(__file__).parents[3] / "docs"
 ORIGIN = Origin("products.registered", 3, 42, 1_760_000_000_123)
 NODES = (PathNode(1, "10", "의류", 0.98), PathNode(2, "11", "shoes", 0.91))
 
@@ -59,16 +59,16 @@ def body(outgoing: Outgoing) -> dict[str, Any]:
 @pytest.mark.parametrize("image", list(ImageStatus))
 def test_a_result_record_keeps_its_schema(image: ImageStatus, decision: Decision) -> None:
     value = body(record(image, decision, registered_at="2026-01-01T00:00:00Z"))
-    jsonschema.validate(value, schemas()["result.schema.json"])
+    jsonschema.validate(value, json.loads(files()["schemas/result.schema.json"]))
     assert value["image"] == image
     assert value["rank"] == [7, 0, 99, completeness(image)]
     assert [node["name"] for node in value["path"]] == ["의류", "shoes"]
     assert value["origin"] == {"topic": "products.registered", "partition": 3, "offset": 42, "timestamp": 1760000000123}
 
 
-def test_committed_schemas_are_those_of_the_types() -> None:
-    for name, schema in schemas().items():
-        assert json.loads((SCHEMAS / name).read_text("utf-8")) == schema, "python -m consumer.schemas docs/schemas"
+def test_committed_schemas_and_settings_are_those_of_the_types() -> None:
+    for name, content in files().items():
+        assert (DOCS / name).read_text("utf-8") == content, "write it again: python -m consumer.schemas docs"
 
 
 def test_headers_say_rank_identity_and_origin() -> None:
