@@ -1,0 +1,76 @@
+"""Starting weights for the two encoders, from files or a model hub: used by training, never by serving.
+
+Only safetensors are read: no pickles, no remote code. After model.py, whose shapes the weights must fit.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from mmcat.errors import ModelError
+from mmcat.model import CategoryModel
+
+# What Hugging Face writes into a configuration about files and versions, not about the model's shape.
+_NOT_SHAPE = ("_name_or_path", "architectures", "transformers_version", "dtype", "torch_dtype")
+
+
+def text_config(name: str | Path) -> dict[str, Any]:
+    """The configuration of a Hugging Face encoder, for `ModelConfig.text_encoder`.
+
+    Args:
+        name: a folder, or a name on the model hub (then this blocks on the network).
+
+    Raises:
+        ModelError: there is no such encoder.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(str(name)).to_dict()
+    except (OSError, ValueError) as error:
+        raise ModelError(f"no text encoder at {name}: {_first_line(error)}") from error
+    return {key: value for key, value in config.items() if key not in _NOT_SHAPE}
+
+
+def load_text_weights(model: CategoryModel, name: str | Path) -> None:
+    """Fills the model's text encoder from a folder or hub name; every weight of the file must fit.
+
+    Raises:
+        ModelError: no such weights, or weights of another shape.
+    """
+    from transformers import AutoModel
+
+    if model.text_encoder is None:
+        raise ModelError("this model has no text encoder to fill")
+    try:
+        trunk = AutoModel.from_pretrained(str(name), use_safetensors=True)
+        model.text_encoder.trunk.load_state_dict(trunk.state_dict())
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelError(f"no fitting text encoder weights at {name}: {_first_line(error)}") from error
+
+
+def load_resnet_weights(model: CategoryModel, path: str | Path) -> None:
+    """Fills the model's ResNet50 from a safetensors file in torchvision's names; the classifier is left out.
+
+    The file does not say whether its strides are v1 or v1.5: `ModelConfig.resnet_strides` must match it.
+
+    Raises:
+        ModelError: no such file, or not a ResNet50.
+    """
+    if model.image_encoder is None:
+        raise ModelError("this model has no image encoder to fill")
+    try:
+        state: dict[str, Tensor] = load_file(str(path))
+        trunk = {name: value for name, value in state.items() if not name.startswith("fc.")}
+        missing, unexpected = model.image_encoder.trunk.load_state_dict(trunk, strict=False)
+    except Exception as error:  # safetensors raises its own type, torch RuntimeError, the system OSError
+        raise ModelError(f"no ResNet50 weights in {path}: {_first_line(error)}") from error
+    lost = [name for name in missing if not name.endswith("num_batches_tracked")]
+    if lost or unexpected:
+        raise ModelError(f"{path} is not a ResNet50: missing {lost[:3]}, unknown {list(unexpected)[:3]}")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
