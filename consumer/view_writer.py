@@ -211,6 +211,7 @@ class ViewWriter:
     def _move(self, moves: Mapping[int, tuple[int, int]]) -> None:
         if not self._view.move_positions(self._topic, self._topic_id, moves):
             log.warning("view_positions_changed", topic=self._topic)
+            self._in_doubt = True
             return
         self._confirmed = time.monotonic()
         with self._moved:
