@@ -161,6 +161,18 @@ def test_padding_changes_nothing(modality: str, fusion: str) -> None:
     assert _close(member(text, image), member(padded, image, text_mask_BT=mask))
 
 
+@pytest.mark.parametrize(("modality", "fusion"), FAMILY)
+def test_a_missing_modality_is_one_token_however_long_its_place(modality: str, fusion: str) -> None:
+    member = _fusion(modality, fusion)
+    text, image = _features(5, 9)
+    gone, there = torch.zeros(BATCH).bool(), torch.ones(BATCH).bool()
+    for has_text, has_image in [(gone, there), (there, gone), (gone, gone)]:
+        short_text = text[:, :1] if has_text is gone else text
+        short_image = image[:, :1] if has_image is gone else image
+        long = member(text, image, has_text, has_image)
+        assert _close(long, member(short_text, short_image, has_text, has_image))
+
+
 def test_an_answer_does_not_depend_on_its_batch_mates() -> None:
     member = _fusion()
     text, image = _features()

@@ -215,3 +215,14 @@ def test_a_jpeg_with_rubbish_that_pillow_survives_is_decoded() -> None:
 def test_what_is_no_photo_is_undecodable(data: bytes) -> None:
     with pytest.raises(PhotoError, match="undecodable"):
         photos.decode(data, 32)
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, SyntaxError, ZeroDivisionError, struct.error, MemoryError, UserWarning])
+def test_whatever_a_decoder_trips_over_is_undecodable(kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    # Pillow's decoders raise such things on damaged files; which file raises which differs by version.
+    def trip(*_: object) -> None:
+        raise kind("tripped")
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", trip)
+    with pytest.raises(PhotoError, match="undecodable"):
+        photos.decode(_encode(Image.new("RGB", (8, 8)), "PNG"), 32)
