@@ -84,7 +84,7 @@ class View:
                 socket_connect_timeout=CONNECT_S,
                 socket_timeout=ANSWER_S,
                 socket_keepalive=True,
-                retry=Retry(NoBackoff(), 0),  # a silent reconnect could put positions where their values never arrived
+                retry=Retry(NoBackoff(), 0),  # one try: whoever calls decides how long to wait
             )
         except (ValueError, TypeError):
             raise ConfigError("view.url is not an address of Redis: expected redis://HOST:PORT/DATABASE") from None

@@ -17,26 +17,17 @@ import random
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Final
 
 import structlog
 
 from consumer.errors import FatalError, ViewError
-from consumer.kafka import (
-    Consumer,
-    KafkaError,
-    KafkaException,
-    Message,
-    TopicCollection,
-    TopicPartition,
-    make_admin,
-    make_consumer,
-)
+from consumer.kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition, make_consumer
 from consumer.metrics import Metrics
 from consumer.rank import Rank
 from consumer.settings import Settings
 from consumer.view import FROM_BEGINNING, Positions, Ranked, View, ViewAwayError
+from consumer.view_topic import ViewTopic
 
 log = structlog.get_logger("mmcat.view")
 
@@ -45,7 +36,6 @@ POLL_S: Final = 0.1
 # How often the positions are confirmed while nothing is published: how long a view that was emptied can stay empty.
 CHECK_S: Final = 1.0
 COMMIT_S: Final = 5.0
-BROKER_S: Final = 5.0
 BACKOFF_S: Final = (0.1, 5.0)  # first and longest wait for what is away; doubles, and half of it is random
 # The whole assignment is given anew after each doubt, which cooperative assignors and KIP-848 do not allow. A short
 # stop of the view at a rebalance costs nothing.
@@ -65,7 +55,7 @@ class ViewWriter:
         self._metrics = metrics
         self._topic = settings.topics.output
         self._view = View(settings.view.url.get_secret_value(), settings.view.prefix, settings.view.marker_life_s)
-        self._admin = make_admin(settings.kafka)
+        self._broker = ViewTopic(settings.kafka, self._topic, metrics)
         self._thread = threading.Thread(target=self._run, name="mmcat-view", daemon=True)
         self._stopping = threading.Event()
         self._moved = threading.Condition()
@@ -78,7 +68,9 @@ class ViewWriter:
         self.reason: str | None = None
         """Why the view is not being written, in one sentence; None while all is well."""
         self.error: BaseException | None = None
-        """What ended the thread unasked, if anything did."""
+        """What ended the thread unasked: a ViewError leaves the rest of the service whole, anything else does not."""
+        self.moved_at = time.monotonic()
+        """When the thread last finished a turn of its loop; a turn takes 20 s at most, with all servers hanging."""
         metrics.view_up.set(0)
 
     def start(self) -> None:
@@ -121,7 +113,7 @@ class ViewWriter:
             while not self._stopping.is_set():
                 self._turn(consumer)
         except ViewError as error:
-            self.reason = str(error)
+            self.reason, self.error = str(error), error
             log.error("view_stopped", reason=self.reason)
         except Exception as error:  # the edge of the thread: whoever watches it decides
             self.reason = f"the view writer died: {error}"
@@ -130,7 +122,7 @@ class ViewWriter:
         finally:
             self._metrics.view_up.set(0)
             if consumer is not None:
-                self._commit(consumer)
+                self._broker.commit(consumer, self._next)
                 consumer.close()
             self._view.close()
 
@@ -142,13 +134,15 @@ class ViewWriter:
             self._apply(consumer.consume(BATCH_RECORDS, POLL_S))
             self._confirm()
             if time.monotonic() - self._committed >= COMMIT_S:
-                self._commit(consumer)
-                self._show_lag(consumer)
+                self._committed = time.monotonic()
+                self._broker.commit(consumer, self._next)
+                self._broker.show_lag(consumer, self._next)
         except ViewAwayError as error:
             self._metrics.view_up.set(0)
             self._wait(consumer, "view_away", str(error))
         except (KafkaException, TimeoutError) as error:
             self._wait(consumer, "view_broker_away", str(error))
+        self.moved_at = time.monotonic()
 
     def _resume(self, consumer: Consumer) -> None:
         """Take up reading at the positions in the view, on a connection that is known to be good.
@@ -161,13 +155,13 @@ class ViewWriter:
             self._view.connect()
         except ViewError as error:  # an evicting policy can be mended while we wait
             raise ViewAwayError(str(error)) from error
-        topic_id, partitions = self._identity()
+        topic_id, partitions = self._broker.identity()
         beginning = dict.fromkeys(owned, FROM_BEGINNING)
         self._view.begin_positions(self._topic, Positions(topic_id, partitions, beginning))
         kept = self._view.positions(self._topic)
         if kept is None:
             raise ViewAwayError("the view was emptied at this moment")
-        _refuse_other_topic(self._topic, kept, topic_id, partitions)
+        self._broker.refuse_other(kept, topic_id, partitions)
         with self._moved:
             self._next = {partition: kept.next_offsets.get(partition, FROM_BEGINNING) for partition in owned}
         self._topic_id = topic_id
@@ -197,7 +191,7 @@ class ViewWriter:
                 log.warning("view_record_unreadable", topic=self._topic, partition=partition, offset=offset)
             else:
                 records.append(record)
-        if self._in_doubt or not moves:  # a rebalance came with this batch: it is read again where it is still ours
+        if not moves:
             return
         for outcome in self._view.apply(records):
             self._metrics.view_writes.labels(outcome.name.lower()).inc()
@@ -238,12 +232,6 @@ class ViewWriter:
         elif error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.UNKNOWN_TOPIC_ID):
             self._in_doubt = True
 
-    def _identity(self) -> tuple[str, int]:
-        """Id of the topic and number of its partitions, asked of the broker."""
-        (answer,) = self._admin.describe_topics(TopicCollection([self._topic]), request_timeout=BROKER_S).values()
-        found = answer.result(2 * BROKER_S)
-        return str(found.topic_id), len(found.partitions)
-
     def _assigned(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
         self._owned = tuple(sorted(one.partition for one in partitions))
         self._in_doubt = True
@@ -251,8 +239,7 @@ class ViewWriter:
 
     def _lost(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
         for one in partitions:
-            with suppress(KeyError):
-                self._metrics.lag.remove(self._topic, str(one.partition), "view")
+            self._broker.forget_lag(one.partition)
         self._owned = ()
         self._in_doubt = True
         with self._moved:
@@ -274,21 +261,6 @@ class ViewWriter:
         while not self._stopping.is_set() and (left_s := until - time.monotonic()) > 0:
             consumer.consume(1, min(left_s, POLL_S))
 
-    def _commit(self, consumer: Consumer) -> None:
-        """Tell Kafka how far the view is, for those who watch lag there; nothing is ever read from it."""
-        self._committed = time.monotonic()
-        offsets = [TopicPartition(self._topic, one, offset) for one, offset in self._next.items() if offset >= 0]
-        if offsets:
-            with suppress(KafkaException):  # the group is being rebalanced, or the broker is away: next time
-                consumer.commit(offsets=offsets, asynchronous=True)
-
-    def _show_lag(self, consumer: Consumer) -> None:
-        for partition, offset in self._next.items():
-            low, high = consumer.get_watermark_offsets(TopicPartition(self._topic, partition), cached=True)
-            lag = high - max(offset, low, 0)
-            if lag >= 0:  # below zero: the broker told none yet, or tells wrong ones
-                self._metrics.lag.labels(self._topic, str(partition), "view").set(lag)
-
 
 def _read(message: Message) -> Ranked | None:
     """What a record of the output topic says of a product; None if it cannot be applied."""
@@ -301,16 +273,3 @@ def _read(message: Message) -> Ranked | None:
         return Ranked(key.decode(), Rank.parse(rank.decode("ascii")), message.value())
     except ValueError:  # UnicodeDecodeError is one
         return None
-
-
-def _refuse_other_topic(topic: str, kept: Positions, topic_id: str, partitions: int) -> None:
-    if kept.topic_id != topic_id:
-        what = "it was deleted and made again"
-    elif kept.partitions != partitions:
-        what = f"it had {kept.partitions} partitions and has {partitions} now"
-    else:
-        return
-    raise ViewError(
-        f"the view is of another topic {topic}: {what}, so ranks and positions may not fit; fill a new view "
-        "(another view.prefix) or delete this one's keys"
-    )

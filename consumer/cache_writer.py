@@ -1,0 +1,114 @@
+"""`mmcat cache-writer`: the view writer alone, as a process with the endpoints of the service.
+
+For those who scale view and model apart, or keep several views. Everything it does is in view_writer.py.
+"""
+
+import signal
+import threading
+from types import FrameType
+from typing import Final
+
+import structlog
+
+from consumer.errors import ConfigError, FatalError, ViewError
+from consumer.health import Health, HealthServer
+from consumer.kafka import KafkaException, make_admin
+from consumer.metrics import Metrics
+from consumer.settings import Settings
+from consumer.view import View, ViewAwayError
+from consumer.view_writer import ViewWriter
+
+log = structlog.get_logger("mmcat.cache_writer")
+
+BROKER_S: Final = 5.0
+WATCH_S: Final = 0.2
+
+
+def run_view_writer(settings: Settings) -> int:
+    """Keep the view equal to the output topic until SIGTERM or SIGINT. Returns 0.
+
+    Raises:
+        ConfigError: the view evicts, the topic is missing or was made anew, the port is taken (exit 1).
+        FatalError: the Kafka client cannot go on (exit 3).
+    """
+    stopping = threading.Event()
+    _take_signals(stopping)
+    metrics, health = Metrics(), Health()
+    health.set("view", "the view was not reached yet")
+    server = HealthServer(health, metrics.registry, settings.http.host, settings.http.port)
+    try:
+        port = server.start()
+    except OSError as error:
+        raise ConfigError(f"http.port {settings.http.port} cannot be opened: {error.strerror}") from None
+    log.info("health_port_open", host=settings.http.host, port=port)
+    try:
+        _refuse_evicting(settings)
+        _wait_for_topic(settings, stopping, health)
+        if not stopping.is_set():
+            _write(settings, metrics, health, stopping)
+    finally:
+        server.stop()
+    log.info("stopped")
+    return 0
+
+
+def _write(settings: Settings, metrics: Metrics, health: Health, stopping: threading.Event) -> None:
+    writer = ViewWriter(settings, metrics)
+    writer.start()
+    seen = writer.moved_at
+    while writer.alive and not stopping.wait(WATCH_S):
+        if writer.moved_at != seen:
+            seen = writer.moved_at
+            health.beat()
+        up = metrics.registry.get_sample_value("mmcat_view_up")
+        health.set("view", None if up else writer.reason or "the view was not reached yet")
+    if not writer.stop(settings.shutdown_s):
+        log.warning("stop_timed_out", after_s=settings.shutdown_s)
+    if isinstance(writer.error, ViewError):
+        raise ConfigError(str(writer.error)) from writer.error
+    if writer.error is not None:
+        raise FatalError(f"the view writer died: {writer.error}") from writer.error
+
+
+def _refuse_evicting(settings: Settings) -> None:
+    """Say so at once if the view is there and would lose products; one that is away is waited for later."""
+    view = View(settings.view.url.get_secret_value(), settings.view.prefix, settings.view.marker_life_s)
+    try:
+        view.connect()
+    except ViewError as error:
+        raise ConfigError(str(error)) from error
+    except ViewAwayError as error:
+        log.warning("view_away", detail=str(error))
+    finally:
+        view.close()
+
+
+def _wait_for_topic(settings: Settings, stopping: threading.Event, health: Health) -> None:
+    """Wait for the broker; a broker that answers and has no such topic is a mistake to be told."""
+    admin, topic = make_admin(settings.kafka), settings.topics.output
+    while not stopping.is_set():
+        health.beat()
+        try:
+            there = admin.list_topics(timeout=BROKER_S).topics
+        except KafkaException as error:
+            log.warning("broker_away", detail=str(error.args[0])[:200])
+            stopping.wait(1.0)
+            continue
+        if topic not in there:
+            raise ConfigError(
+                f"the broker at {settings.kafka.bootstrap_servers} has no topic {topic} that we may see: "
+                "make it with `mmcat topics create`"
+            )
+        return
+
+
+def _take_signals(stopping: threading.Event) -> None:
+    if threading.current_thread() is not threading.main_thread():
+        return
+
+    def asked(number: int, _: FrameType | None) -> None:
+        log.info("stopping", signal=signal.Signals(number).name)
+        stopping.set()
+
+    signal.signal(signal.SIGTERM, asked)
+    signal.signal(signal.SIGINT, asked)
