@@ -115,7 +115,7 @@ def _epochs(
 ) -> Learned:
     generator = np.random.default_rng(seed)
     steps = math.ceil(len(train_rows) / recipe.batch)
-    optimizer = torch.optim.AdamW(_groups(model, recipe.weight_decay), lr=recipe.lr)
+    optimizer = torch.optim.AdamW(_groups(model, recipe.weight_decay), lr=recipe.lr, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _lr_share(step, steps * recipe.epochs, recipe))
     average = copy.deepcopy(model).eval().requires_grad_(False)
     best: dict[str, Tensor] = {}

@@ -38,7 +38,9 @@ class TextRecipe(Part):
     heads: Annotated[int, Field(ge=1)] = 2
     feed_forward: Annotated[int, Field(ge=8)] = 256
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    pooling: Literal["cls", "mean", "pooler"] = "mean"
+    pooling: Literal["cls", "mean", "pooler"] | None = (
+        None  # None: what the encoder says of itself, "mean" from scratch
+    )
 
 
 class EncoderSteps(Part):
