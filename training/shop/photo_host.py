@@ -25,7 +25,7 @@ from training.shop.shop import Shop
 from training.shop.stream import is_late
 
 PhotoSource = Callable[[str], bytes | None]  # name → photo, None: 404; blocks; called from several threads
-_START_S, _STOP_S = 10.0, 2.0
+_START_S, _STOP_S = 10.0, 0.5
 _GARBAGE = bytes(range(256)) * 16
 _ENDLESS_CHUNK = b"\xff\xd8\xff\xe0" + b"\x00" * 65_532
 
@@ -231,5 +231,9 @@ async def _cut(request: web.Request, photo: bytes) -> web.StreamResponse:
 async def _endless(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "image/jpeg"})
     await response.prepare(request)
-    while True:
-        await response.write(_ENDLESS_CHUNK)  # waits for the reader; ends with a reset when it leaves
+    try:
+        while True:
+            await response.write(_ENDLESS_CHUNK)  # waits for the reader; ends with a reset when it leaves
+    finally:
+        if request.transport is not None:
+            request.transport.abort()  # closing would wait for a reader who may never read

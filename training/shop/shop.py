@@ -24,6 +24,8 @@ from training.shop.titles import Split, draw_title
 REVISIONS = 16  # versions of one listing; a token holds index · 16 + revision
 MOST_LISTINGS = TOKEN_LIMIT // REVISIONS
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+_GAP_MS = 137  # between two registrations of the shop's own clock
+_CLOCK_LISTINGS = 1 << 31  # after nine years it begins anew: dates end in the year 9999
 
 
 class Kind(StrEnum):
@@ -52,7 +54,7 @@ class ShopConfig:
         text_share, photo_share: shares of the kinds; the rest is `both`. The text share is the share of box photos.
         skew: exponent of the Zipf law over paths; 0: all as common.
         label_noise: share of listings that their seller has put into a wrong path.
-        difficulty: 0 … 1; turned, stretched and pale silhouettes, misspelt words.
+        difficulty: 0 … 1; turned, stretched, moved and pale silhouettes, misspelt words.
         clutter: mean number of other things in a photo.
         absent_share, dead_share, broken_share: of listings, by state of the photo.
         photo_bytes: smallest and largest photo file at full size.
@@ -64,8 +66,8 @@ class ShopConfig:
     photo_share: float = 0.35
     skew: float = 0.6
     label_noise: float = 0.02
-    difficulty: float = 0.4
-    clutter: float = 1.5
+    difficulty: float = 0.3
+    clutter: float = 1.0
     absent_share: float = 0.02
     dead_share: float = 0.01
     broken_share: float = 0.01
@@ -157,7 +159,7 @@ class Shop:
             photo=photo if has_photo else None,
             photo_state=state,
             photo_token=self._photo_tokens.hide(number) if has_photo else "",
-            registered_at=(_EPOCH + timedelta(milliseconds=137 * index)).isoformat(timespec="milliseconds"),
+            registered_at=(_EPOCH + timedelta(milliseconds=_GAP_MS * (index % _CLOCK_LISTINGS))).isoformat(timespec="milliseconds"),
         )
 
     def listings(self, count: int, start: int = 0) -> Iterator[ShopListing]:
