@@ -78,7 +78,7 @@ class View:
 
     def __init__(self, url: str, prefix: str, marker_life_s: float) -> None:
         try:
-            self._pool = redis.ConnectionPool.from_url(
+            pool = redis.ConnectionPool.from_url(
                 url,
                 protocol=2,
                 socket_connect_timeout=CONNECT_S,
@@ -92,7 +92,9 @@ class View:
         self._marker_life_ms = int(marker_life_s * 1000)
         self._apply_script = _script("view.lua")
         self._positions_script = _script("positions.lua")
-        self._connection: Any = None  # redis's own class, whose name differs between TCP, TLS and sockets of files
+        # One for good: the pool counts what it made, not what is open. Its class differs between TCP, TLS and files.
+        self._connection: Any = pool.make_connection()
+        self._connected = False
 
     def connect(self) -> None:
         """Open the connection anew and check that this is a place to keep a view in.
@@ -102,7 +104,7 @@ class View:
             ViewError: it would evict what it holds.
         """
         self.close()
-        self._connection = self._pool.make_connection()
+        self._connected = True
         memory, *_ = self._ask(
             [
                 ("INFO", "memory"),  # CONFIG GET is forbidden on many hosted ones
@@ -175,9 +177,8 @@ class View:
 
     def close(self) -> None:
         """Close the connection; `connect` opens another."""
-        if self._connection is not None:
-            self._connection.disconnect()
-            self._connection = None
+        self._connected = False
+        self._connection.disconnect()
 
     def _key(self, product_id: str) -> str:
         return f"{self._prefix}:product:{{{product_id}}}"
@@ -193,7 +194,7 @@ class View:
 
     def _ask(self, commands: Sequence[tuple[str | int | bytes, ...]]) -> list[Any]:
         """Send all, then read all answers. Any error closes the connection, so that nothing follows a gap."""
-        if self._connection is None:
+        if not self._connected:
             raise ViewAwayError("the view is not connected")
         try:
             self._connection.send_packed_command(self._connection.pack_commands(commands))

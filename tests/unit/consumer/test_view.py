@@ -48,6 +48,12 @@ def test_reader_needs_one_hget(view: View, raw: "redis.Redis", view_prefix: str)
     assert raw.ttl(key) == -1
 
 
+def test_connecting_again_and_again_uses_nothing_up(view: View) -> None:
+    for _ in range(150):  # redis's pool makes a hundred connections and no more
+        view.connect()
+    assert view.apply([result(7)]) == [Applied.WRITTEN]
+
+
 @pytest.mark.parametrize(
     ("lower", "higher"),
     [
