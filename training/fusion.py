@@ -73,9 +73,11 @@ class Learned:
     accuracies: tuple[float, ...]
 
     @property
-    def best_epoch(self) -> int:
-        """From 1."""
-        return int(np.argmax(self.accuracies)) + 1
+    def best_epoch(self) -> int | None:
+        """From 1, of equals the last; None where no epochs were counted."""
+        if not self.accuracies:
+            return None
+        return len(self.accuracies) - int(np.argmax(self.accuracies[::-1]))
 
 
 def learn(

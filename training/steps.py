@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from mmcat.model import CategoryModel, ModelConfig
+from mmcat.photos import Pixels
 from mmcat.preparation import Preprocessing
 from mmcat.text import Tokenizer
 from training import features
@@ -104,7 +105,7 @@ def scratch_encoders(
 
 def _photos(
     dataset: Dataset, train_rows: Rows, preprocessing: Preprocessing, progress: Progress
-) -> tuple[features.Pixels, Rows]:
+) -> tuple[Pixels, Rows]:
     """The training part's photos, all in memory (7 kB each at 48 px), and whose they are."""
     progress.begin("photos", len(train_rows))
     found, rows = [], []

@@ -1,0 +1,61 @@
+"""What every split promises, whatever the listings look like."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmcat.taxonomy import Taxonomy
+from training.data import Dataset, Row
+from training.splits import SHARES, Split, group_key, make_split
+
+PATHS = [("a",), ("a", "x"), ("b", "x", "y"), ("b", "x"), ("c", "z", "y", "w")]
+listings = st.lists(st.tuples(st.sampled_from(PATHS), st.integers(0, 40)), min_size=1, max_size=120)
+
+
+def dataset(spec: list[tuple[tuple[str, ...], int]]) -> Dataset:
+    taxonomy = Taxonomy.from_names(dict.fromkeys(path for path, _ in spec))
+    rows = [Row(f"p{i}", f"title {group}", path, f"g{group}") for i, (path, group) in enumerate(spec)]
+    return Dataset("made-up", taxonomy, rows)
+
+
+def parts_of(split: Split) -> dict[str, str]:
+    return {id_: part for part, ids in split.parts.items() for id_ in ids}
+
+
+@given(listings, st.integers(0, 1_000))
+def test_no_group_crosses_parts_and_every_row_has_one(spec: list[tuple[tuple[str, ...], int]], seed: int) -> None:
+    data = dataset(spec)
+    split = make_split(data, seed)
+    part_of = parts_of(split)
+    assert sum(map(len, split.parts.values())) == len(data) == len(part_of)
+    parts_by_group: dict[str, set[str]] = {}
+    for row in data.rows:
+        parts_by_group.setdefault(row.group, set()).add(part_of[row.id])
+    assert all(len(parts) == 1 for parts in parts_by_group.values())
+
+
+@given(listings, st.integers(0, 1_000))
+def test_every_path_is_in_train(spec: list[tuple[tuple[str, ...], int]], seed: int) -> None:
+    data = dataset(spec)
+    train = set(make_split(data, seed).parts["train"])
+    assert {row.path for row in data.rows if row.id in train} == {row.path for row in data.rows}
+
+
+@given(listings, st.integers(0, 1_000))
+def test_the_same_seed_gives_the_same_split(spec: list[tuple[tuple[str, ...], int]], seed: int) -> None:
+    assert make_split(dataset(spec), seed) == make_split(dataset(spec), seed)
+    assert make_split(dataset(spec), seed).fingerprint == make_split(dataset(spec), seed).fingerprint
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 1_000))
+def test_the_shares_hold_where_groups_are_small(seed: int) -> None:
+    data = dataset([(PATHS[i % len(PATHS)], i) for i in range(2_000)])
+    split = make_split(data, seed)
+    for part, share in SHARES.items():
+        assert abs(len(split.parts[part]) / len(data) - share) < 0.01
+
+
+@given(st.text(max_size=60), st.sampled_from(["Black", "NAVY blue", "화이트", "(Red)", "off-white"]))
+def test_a_colour_word_does_not_change_the_group(title: str, colour: str) -> None:
+    plain = f"mug {title}"
+    assert group_key(f"{colour} {plain}") == group_key(plain) == group_key(f"  {plain}!")
