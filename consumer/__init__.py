@@ -20,6 +20,7 @@ dead_letters.py  what cannot be categorized, byte for byte (pure)
 delivery.py      hands records to the broker and waits for its word
 offsets.py       what may be committed (pure)
 view_writer.py   keeps Redis equal to the output topic
+cache_writer.py  the same as a process of its own
 view_topic.py    which topic the view was written from, and the lag of its reader
 view.py          the view itself: one atomic rule (view.lua, positions.lua)
 replay.py        categorizes a range of a topic again

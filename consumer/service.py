@@ -17,7 +17,7 @@ import structlog
 
 from consumer.assignment import Assignment
 from consumer.delivery import Delivery
-from consumer.errors import ConfigError, ConsumerError, FatalError
+from consumer.errors import ConfigError, FatalError, ViewError
 from consumer.fetch import PhotoFetcher
 from consumer.health import Health, HealthServer
 from consumer.intake import incoming
@@ -254,7 +254,7 @@ class Service:
                 self._broker_down.clear()
                 self.health.set("broker", None)
             if view is not None:
-                if view.error is not None and not isinstance(view.error, ConsumerError):
+                if view.error is not None and not isinstance(view.error, ViewError):
                     self._died(view.error)
                 self.health.set("view", f"the view is stopped: {view.error}" if view.error is not None else None)
 
