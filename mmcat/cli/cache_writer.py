@@ -1,4 +1,4 @@
-"""`mmcat cache-writer`: the view writer alone, with the health port of the service and its exit codes."""
+"""`mmcat cache-writer`: the view writer alone; `consumer.cache_writer` does it."""
 
 import typer
 
@@ -13,6 +13,7 @@ def cache_writer(config: Config = None, bootstrap: Bootstrap = None, view: View 
     """Keep Redis in step with the output topic, and do nothing else, until SIGTERM.
 
     For services that run with MMCAT_VIEW__ENABLED=false. Several may run: each record is ranked before it is written.
+    Health and metrics are at http.port, as the service has them.
 
     \b
     Example:

@@ -101,19 +101,20 @@ def tell(source: "Source", options: Options) -> dict[str, Any]:
     clock = Clock()
     ensure_trained(source)
     clock.act("train")
+    shown = source.open()
     say("starting broker, cache, photo host and consumer")
-    with set_stage(options.broker, source.bundles / "cross", source.photo, options.device) as stage:
+    with set_stage(options.broker, source.bundles / "cross", shown.photo, options.device) as stage:
         clock.act("start")
-        with LiveTable(len(source.items)) as table:
-            events = plan(source.items, stage.photo_base)
+        with LiveTable(len(shown.items)) as table:
+            events = plan(shown.items, stage.photo_base)
             pace = Pace(options.window, options.rate)
             outcomes = stream(stage.settings, events, pace, alive=stage.alive, on_result=table.add)
         clock.act("stream")
-        cached = stage.cached(len(source.items) - 1)
+        cached = stage.cached(len(shown.items) - 1)
         names = {"broker": stage.broker, "view": stage.view}
     say("comparing with models that see less")
-    summary = summarize(outcomes, source.items, cached)
-    summary |= source.compare(options.device)
+    summary = summarize(outcomes, shown.items, cached)
+    summary |= shown.compare(options.device)
     model = next(iter(outcomes.results.values()))["model"]
     bundle = {"name": model["name"], "fingerprint": model["fingerprint"], "path": str(source.bundles / "cross")}
     engine = f"{model['engine']} {model['precision']}"

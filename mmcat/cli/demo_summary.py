@@ -96,8 +96,10 @@ def draw(summary: Mapping[str, Any]) -> None:
     table.add_row("path accuracy", f"[bold]{summary['path_accuracy']:.3f}[/] photo and title, cross-attention")
     for name, value in summary["baseline_accuracy"].items():
         table.add_row("", f"{value:.3f} {name}")
+    for name, value in summary.get("plain_accuracy", {}).items():
+        table.add_row("", f"{value:.3f} {name.replace('_', ' ')}, plain model")
     for name, value in summary.items():
-        if name not in ("path_accuracy", "baseline_accuracy"):
+        if not name.endswith("_accuracy"):
             table.add_row(name.replace("_", " "), _words(value))
     Console().print(table)
 

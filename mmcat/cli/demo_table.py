@@ -97,4 +97,8 @@ class LiveTable:
                 f"{result['probability']:.2f}",
             )
         figures = f"{self._done}/{self._total} listings   {self._rate():.0f}/s   {self._share():.0%} of paths right"
-        return Group(table, Text(), ProgressBar(total=self._total, completed=self._done), Text(figures))
+        foot = Table.grid(expand=True, padding=(0, 2, 0, 0))
+        foot.add_column(ratio=1)
+        foot.add_column(no_wrap=True, justify="right")
+        foot.add_row(ProgressBar(total=self._total, completed=self._done), figures)
+        return Group(table, Text(), foot)

@@ -6,8 +6,10 @@ to answer in under 0.3 s on a busy machine. The commands themselves are typer's.
 Exit codes: 0 done, 1 one clear sentence on stderr, 2 wrong usage, 3 the service must be restarted, 130 interrupted.
 """
 
+import contextlib
 import difflib
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -88,7 +90,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: the command line after the program's name; by default the process's own.
     """
-    rest = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is not None:
+        return _main(list(arguments))
+    return _leave(_main(sys.argv[1:]))
+
+
+def _leave(code: int) -> int:
+    """End the program, at once where torch is loaded: taking it apart takes Python one to five seconds, for nothing.
+
+    All that matters is done by then: every command leaves its contexts and returns.
+    """
+    if "torch" not in sys.modules:
+        return code
+    with contextlib.suppress(OSError):  # a reader that has left, as `| head` does
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
+
+
+def _main(rest: list[str]) -> int:
     debug = False
     while rest and rest[0].startswith("-"):
         option = rest.pop(0)
