@@ -3,12 +3,13 @@
 import ipaddress
 import socket
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumer.fetch.addresses import AddressPolicy, RefusedAddressError, special_range
 
 POLICY = AddressPolicy()
+UNHURRIED = settings(deadline=None)  # the machine may be busy with other tests
 
 
 def admitted(address: str, policy: AddressPolicy = POLICY) -> bool:
@@ -30,6 +31,7 @@ def spelled_ipv4(draw: st.DrawFn) -> tuple[int, str]:
     return number, ".".join(draw(spell).format(part) for part in parts)
 
 
+@UNHURRIED
 @given(spelled_ipv4())
 def test_every_spelling_of_an_ipv4_address_is_judged_as_that_address(case: tuple[int, str]) -> None:
     number, spelling = case
@@ -39,6 +41,7 @@ def test_every_spelling_of_an_ipv4_address_is_judged_as_that_address(case: tuple
     assert AddressPolicy(allow=["0.0.0.0/0"]).read(f"http://{spelling}/").address == address
 
 
+@UNHURRIED
 @given(st.integers(0, 2**128 - 1) | st.integers(0x2000 << 112, (0x4000 << 112) - 1))
 def test_what_python_calls_not_global_is_never_admitted(number: int) -> None:
     address = ipaddress.IPv6Address(number)
@@ -46,6 +49,7 @@ def test_what_python_calls_not_global_is_never_admitted(number: int) -> None:
         assert not admitted(f"http://[{address}]/")
 
 
+@UNHURRIED
 @given(st.integers(0, 2**32 - 1))
 def test_ipv4_that_python_calls_not_global_is_never_admitted(number: int) -> None:
     address = ipaddress.IPv4Address(number)
@@ -53,6 +57,7 @@ def test_ipv4_that_python_calls_not_global_is_never_admitted(number: int) -> Non
         assert not admitted(f"http://{address}/")
 
 
+@UNHURRIED
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["::ffff:0:0", "::", "64:ff9b::", "::ffff:0:0:0", "64:ff9b:1::"]))
 def test_carrier_never_carries_in_what_is_refused_by_itself(number: int, carrier: str) -> None:
     inner = ipaddress.IPv4Address(number)
@@ -62,6 +67,7 @@ def test_carrier_never_carries_in_what_is_refused_by_itself(number: int, carrier
     assert through is (special_range(inner) is None) or number <= 1  # :: and ::1 carry nothing
 
 
+@UNHURRIED
 @given(
     st.text(max_size=80)
     | st.text(alphabet="htps:/@[]%.0123456789xabcdefu\\#?۰１。", max_size=40).map("http://".__add__)
