@@ -1,0 +1,108 @@
+"""A whole run on a small folder: four bundles that load and answer, features once, the same weights from one seed."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from mmcat import Categorizer, Listing
+from tests.unit.training.small import small_recipe, write_encoders, write_folder
+from training.data import Dataset
+from training.features import FeatureCache
+from training.progress import Quiet
+from training.readers.folder import read_folder
+from training.report import Report
+from training.train import MODELS, train
+
+
+class Heard(Quiet):
+    """Remembers the stages that began."""
+
+    def __init__(self) -> None:
+        self.stages: list[str] = []
+
+    def begin(self, stage: str, total: int) -> None:
+        self.stages.append(stage)
+
+
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_encoders(tmp_path_factory.mktemp("encoders"))
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return read_folder(write_folder(tmp_path_factory.mktemp("data") / "small"))
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def report(dataset: Dataset, encoders: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Report:
+    out = tmp_path_factory.mktemp("out") / "run"
+    return train(dataset, small_recipe(), out, encoders=encoders, cache=cache, device="cpu")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_bundle_loads_and_answers_with_paths_that_exist(report: Report, dataset: Dataset, name: str) -> None:
+    categorizer = Categorizer.load(report.bundle(name), device="cpu")
+    photo = dataset.rows[0].photo
+    assert photo is not None
+    listings = [
+        Listing("a", title="item 1 men", image=photo()),
+        Listing("b", title="women"),
+        Listing("c", image=photo()),
+    ]
+    known = {tuple(node.id for node in path) for path in dataset.taxonomy.paths}
+    for result in categorizer.categorize(listings):
+        assert tuple(node.id for node in result.path) in known
+    assert categorizer.info.fingerprint == report.models[name].fingerprint
+
+
+def test_the_report_reads_back_as_it_was_written(report: Report) -> None:
+    again = Report.read(report.folder)
+    assert again.path_accuracy() == report.path_accuracy()
+    assert list(again.held) == list(report.held)
+    assert again == Report.read(report.folder)
+
+
+def test_what_training_measured_is_what_the_bundle_answers(report: Report, dataset: Dataset) -> None:
+    held = dict(report.held)
+    rows = [row for row in dataset.rows if row.id in held]
+    listings = [Listing(row.id, title=row.title, image=row.photo() if row.photo else None) for row in rows]
+    results = Categorizer.load(report.bundle("cross"), device="cpu").categorize(listings)
+    right = [tuple(node.id for node in result.path) == held[result.listing_id] for result in results]
+    assert sum(right) / len(right) == pytest.approx(report.path_accuracy()["cross"], abs=1e-4)
+
+
+def test_a_second_run_reuses_features_and_gives_the_same_weights(
+    report: Report, dataset: Dataset, encoders: Path, cache: Path, tmp_path: Path
+) -> None:
+    heard = Heard()
+    again = train(
+        dataset, small_recipe(), tmp_path / "run", encoders=encoders, cache=cache, progress=heard, device="cpu"
+    )
+    assert not {"title features", "photo features"} & set(heard.stages)
+    for name in MODELS:
+        one, two = (load_file(str(run.bundle(name) / "model.safetensors")) for run in (report, again))
+        assert all(one[key].equal(two[key]) for key in one)
+    shutil.rmtree(again.folder)
+
+
+def test_other_weights_or_titles_are_other_features(encoders: Path, dataset: Dataset, tmp_path: Path) -> None:
+    from training.steps import pretrained_encoders
+
+    found = pretrained_encoders(dataset, small_recipe(), encoders, "cpu")
+    cache = FeatureCache(tmp_path, "fp16")
+    first = cache.text(dataset, found.model, found.tokenizer, found.preprocessing, Quiet())
+    assert first.vectors.dtype == "float16"
+    renamed = Dataset(dataset.name, dataset.taxonomy, [*dataset.rows[1:], dataset.rows[0]])
+    cache.text(renamed, found.model, found.tokenizer, found.preprocessing, Quiet())
+    assert found.model.text_encoder is not None
+    next(found.model.text_encoder.parameters()).data.add_(0.1)
+    cache.text(dataset, found.model, found.tokenizer, found.preprocessing, Quiet())
+    assert len(list(tmp_path.glob("text-*float16.npy"))) == 3
