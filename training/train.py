@@ -80,6 +80,7 @@ def train_shop(
     count: int = SHOP_LISTINGS,
     config: ShopConfig | None = None,
     recipe: str | Path = "shop_demo",
+    cache: str | Path | None = None,
     progress: Progress | None = None,
     device: str = "auto",
 ) -> Report:
@@ -87,9 +88,12 @@ def train_shop(
 
     Args:
         config: of the shop; None for its defaults with this seed.
+        cache: see `train`.
     """
     dataset = shop_dataset(config or ShopConfig(seed=seed, split="train"), count)
-    return train(dataset, Recipe.load(recipe), out, shares=NO_TEST, seed=seed, progress=progress, device=device)
+    return train(
+        dataset, Recipe.load(recipe), out, cache=cache, shares=NO_TEST, seed=seed, progress=progress, device=device
+    )
 
 
 def train_folder(

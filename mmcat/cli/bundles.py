@@ -12,8 +12,10 @@ from pathlib import Path
 
 from mmcat.cli.texts import CommandError
 
-__all__ = ["bundle_key", "demo_folder", "find_bundle", "home"]
+__all__ = ["FEATURES", "bundle_key", "demo_folder", "find_bundle", "home"]
 
+FEATURES = "features"
+"""Under `home()`: what encoders made of listings, and frozen splits; named by content, so runs share it."""
 BUNDLE_VARIABLE = "MMCAT_MODEL__BUNDLE"
 
 

@@ -11,7 +11,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmcat.cli.bundles import demo_folder, home
+from mmcat.cli.bundles import FEATURES, demo_folder, home
 from mmcat.cli.demo_stream import Item
 from mmcat.cli.demo_summary import BASELINES, baselines
 
@@ -84,7 +84,8 @@ def shop_source(listings: int, recipe: str, bundles: Path | None) -> Source:
     def train(out: Path, progress: "Progress") -> None:
         from training.train import train_shop
 
-        train_shop(out, config=config, seed=config.seed, recipe=recipe, progress=progress)
+        cache = home() / FEATURES
+        train_shop(out, config=config, seed=config.seed, recipe=recipe, cache=cache, progress=progress)
 
     def show() -> Shown:
         shop = Shop(config.demo())
@@ -122,7 +123,7 @@ def folder_source(
     def train(out: Path, progress: "Progress") -> None:
         from training.train import train as run
 
-        cache = home() / "features"
+        cache = home() / FEATURES
         run(dataset, Recipe.load(recipe), out, encoders=encoders, cache=cache, progress=progress)
 
     def show() -> Shown:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmcat.cli.bundles import home
+from mmcat.cli.bundles import FEATURES, home
 from mmcat.cli.interrupts import interruptible
 from mmcat.cli.texts import CommandError, new_app, print_json, say
 
@@ -74,6 +74,7 @@ def _train_shop(
         seed=ShopConfig().seed if seed is None else seed,
         count=count or SHOP_LISTINGS,
         recipe=recipe or "shop_demo",
+        cache=home() / FEATURES,
         progress=progress,
         device=device,
     )
@@ -97,7 +98,7 @@ def _train_folder(
         title_column=title_column,
         encoders=encoders,
         recipe=recipe or "fashion_cpu",
-        cache=home() / "features",
+        cache=home() / FEATURES,
         seed=seed or 0,
         progress=progress,
         device=device,
