@@ -24,6 +24,7 @@ cache_writer.py  the same as a process of its own
 view_topic.py    which topic the view was written from, and the lag of its reader
 view.py          the view itself: one atomic rule (view.lua, positions.lua)
 replay.py        categorizes a range of a topic again
+replay_guard.py  asks the view whether a replayed answer is outranked
 replay_range.py  what a replay would read
 spans.py         ranges as offsets, and what of them remains (pure)
 topics.py        makes the topics, or says what is wrong with them

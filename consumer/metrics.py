@@ -62,7 +62,10 @@ class Metrics:
         )
         self.view_up = Gauge("mmcat_view_up", "1 while the view answers", registry=r)
         self.view_writes = Counter(
-            "mmcat_view_writes", "Records applied to the view: written, outranked, unreadable", ["outcome"], registry=r
+            "mmcat_view_writes",
+            "Records read by the view's writer: written, deleted, outranked, unreadable",
+            ["outcome"],
+            registry=r,
         )
         self.path_probability = Histogram(
             "mmcat_path_probability", "Calibrated probability of the answered path", buckets=TENTHS, registry=r

@@ -209,6 +209,7 @@ def test_work_of_a_lease_that_ended_is_dropped(make_bench: MakeBench) -> None:
     bench = make_bench()
     bench.submit("slow", image_url="http://slow")
     bench.submit("slow", title="behind it")
+    bench.submit("slow", deleted=True)
     bench.lease.end()
     bench.host.release()
     bench.settled()
