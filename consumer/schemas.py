@@ -21,8 +21,8 @@ SETTINGS_HEAD: Final = """# Settings
 
 Defaults run on the local stack. Variables win over `mmcat.toml` (or the file that `--config` or `MMCAT_CONFIG` names),
 options of a command over both. Every other librdkafka property passes through under `kafka`, in the file with its dots
-(`"socket.keepalive.enable" = true`), as a variable with underscores (`MMCAT_KAFKA__SOCKET_KEEPALIVE_ENABLE`); those that
-the delivery promises rest on are refused. `mmcat config show` prints what is in force and where each value comes from.
+(`"socket.keepalive.enable" = true`), as a variable with underscores (`MMCAT_KAFKA__SOCKET_KEEPALIVE_ENABLE`); those
+that the delivery promises rest on are refused. `mmcat config show` prints what is in force, and where it comes from.
 
 | setting | default | variable | meaning |
 | --- | --- | --- | --- |
