@@ -10,7 +10,8 @@ The map, in the order of the data:
     bad_events.py   one of every class of event that must end as a dead letter
     stream.py       registrations, updates, deletions, late photos and bad events as bytes; knows nothing of Kafka
     photo_host.py   the photos over HTTP, with the faults of real hosts
-    check.py        prints what the shop promises: leaks, shares, accuracy by kind
+    leaks.py        what boosted trees make of everything but content
+    check.py        prints what the shop promises: shares, leaks, accuracy by kind
 
 Read by training.readers.shop; imports mmcat only.
 """

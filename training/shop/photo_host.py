@@ -231,9 +231,10 @@ async def _cut(request: web.Request, photo: bytes) -> web.StreamResponse:
 async def _endless(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "image/jpeg"})
     await response.prepare(request)
+    transport = request.transport  # the request forgets it when the host stops
     try:
         while True:
             await response.write(_ENDLESS_CHUNK)  # waits for the reader; ends with a reset when it leaves
     finally:
-        if request.transport is not None:
-            request.transport.abort()  # closing would wait for a reader who may never read
+        if transport is not None:
+            transport.abort()  # closing would wait for a reader who may never read

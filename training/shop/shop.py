@@ -62,8 +62,8 @@ class ShopConfig:
 
     seed: int = 7
     split: Split = "train"
-    text_share: float = 0.30
-    photo_share: float = 0.35
+    text_share: float = 0.40
+    photo_share: float = 0.25
     skew: float = 0.6
     label_noise: float = 0.02
     difficulty: float = 0.3
@@ -159,7 +159,9 @@ class Shop:
             photo=photo if has_photo else None,
             photo_state=state,
             photo_token=self._photo_tokens.hide(number) if has_photo else "",
-            registered_at=(_EPOCH + timedelta(milliseconds=_GAP_MS * (index % _CLOCK_LISTINGS))).isoformat(timespec="milliseconds"),
+            registered_at=(_EPOCH + timedelta(milliseconds=_GAP_MS * (index % _CLOCK_LISTINGS))).isoformat(
+                timespec="milliseconds"
+            ),
         )
 
     def listings(self, count: int, start: int = 0) -> Iterator[ShopListing]:

@@ -122,8 +122,8 @@ def test_a_body_can_have_no_end_and_the_host_still_stops() -> None:
 
 def test_a_taken_port_is_an_error_at_once() -> None:
     with host_with() as host, pytest.raises(OSError, match="address"):
-        PhotoHost({}.get, port=host.port).start()
+        PhotoHost({"a.jpg": PHOTO}.get, port=host.port).start()
 
 
 def test_a_host_that_never_started_stops_without_harm() -> None:
-    PhotoHost({}.get).stop()
+    PhotoHost({"a.jpg": PHOTO}.get).stop()
