@@ -111,7 +111,9 @@ def make_split(dataset: Dataset, seed: int, shares: Mapping[str, float] = SHARES
     """Deals whole groups to the parts, path by path, so that each path's rows follow the shares as far as they can.
 
     Groups stand in a random order within their path, and paths in a random order; each goes to the part that is
-    furthest below its share so far. The first groups of a path go to train, until train has a row of it.
+    furthest below its share so far, whatever the group's own size: were the size counted, large groups (many variants
+    of one product, easy) would fall to train and single products to the small parts. The first groups of a path go to
+    train, until train has a row of it.
 
     Args:
         shares: by part, summing to 1; "train" is one of them.
@@ -128,13 +130,13 @@ def make_split(dataset: Dataset, seed: int, shares: Mapping[str, float] = SHARES
     part_of_row: dict[int, str] = {}
     for place in np.lexsort((generator.random(len(groups)), first_path)):
         rows = members[groups[place]]
-        dealt += len(rows)
         targets = {int(dataset.targets[row]) for row in rows}
         needed = not targets <= in_train
         part = "train" if needed else max(shares, key=lambda name: shares[name] * dealt - filled[name])
         if part == "train":
             in_train |= targets
         filled[part] += len(rows)
+        dealt += len(rows)
         part_of_row.update(dict.fromkeys(rows, part))
     parts = {
         part: tuple(row.id for number, row in enumerate(dataset.rows) if part_of_row[number] == part) for part in shares

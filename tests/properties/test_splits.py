@@ -46,13 +46,24 @@ def test_the_same_seed_gives_the_same_split(spec: list[tuple[tuple[str, ...], in
     assert make_split(dataset(spec), seed).fingerprint == make_split(dataset(spec), seed).fingerprint
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(st.integers(0, 1_000))
 def test_the_shares_hold_where_groups_are_small(seed: int) -> None:
     data = dataset([(PATHS[i % len(PATHS)], i) for i in range(2_000)])
     split = make_split(data, seed)
     for part, share in SHARES.items():
         assert abs(len(split.parts[part]) / len(data) - share) < 0.01
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 1_000))
+def test_large_groups_are_dealt_like_small_ones(seed: int) -> None:
+    # A group of eight after every eight single listings: each part has half of its rows in large groups.
+    data = dataset([(PATHS[0], i if i % 16 < 8 else 10_000 + i // 16) for i in range(8_000)])
+    split = make_split(data, seed)
+    large = {row.id for row in data.rows if int(row.group[1:]) >= 10_000}
+    for part in ("train", "test"):
+        assert abs(len(large & set(split.parts[part])) / len(split.parts[part]) - 0.5) < 0.1
 
 
 @given(st.text(max_size=60), st.sampled_from(["Black", "NAVY blue", "화이트", "(Red)", "off-white"]))
