@@ -138,6 +138,11 @@ class Replay:
         """Read nothing more, finish what is in flight, commit; safe from a signal handler or another thread."""
         self._stopping.set()
 
+    @property
+    def waiting(self) -> bool:
+        """Whether it stands still because the view is away."""
+        return self._guard.waiting
+
     def run(self) -> Summary:
         """Replay the range; blocks until it is done or stopped.
 
@@ -192,7 +197,8 @@ class Replay:
             if self._on_progress is not None and now - told_at >= PROGRESS_S:
                 self._on_progress(self._passed(), self._total)
                 told_at = now
-        self._commit({(self._wanted.topic, span.partition): span.end for span in self._spans})
+        self._offsets.end([lease.partition for lease in self._offsets.leases])
+        self._commit({(self._wanted.topic, span.partition): span.end for span in self._spans})  # past empty offsets too
         if self._on_progress is not None:
             self._on_progress(self._total, self._total)
         return True

@@ -30,6 +30,8 @@ class ViewGuard:
         self._connected = False
         self.unanswered = 0
         """Records called outranked only because the replay ended while the view was away."""
+        self.waiting = False
+        """Whether a record waits for the view right now."""
 
     def __call__(self, record: Outgoing) -> bool:
         """Whether the view ranks what it holds of this product above the record.
@@ -47,10 +49,11 @@ class ViewGuard:
                         self._connected = True
                     held = self._view.get(product_id)
                 except ViewAwayError as error:
-                    self._connected = False
+                    self._connected, self.waiting = False, True
                     log.warning("replay_waits_for_the_view", error=str(error)[:200])
                     self._abandoned.wait(RETRY_S)
                 else:
+                    self.waiting = False
                     return held is not None and held[0] > ours
             self.unanswered += 1
             return True

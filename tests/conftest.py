@@ -121,9 +121,11 @@ def group_id() -> str:
 
 @pytest.fixture
 def topics(kafka: str) -> TopicNames:
-    """The topics of design section 3 under random names, made on `kafka` with three partitions and plain policies."""
+    """The topics of design section 3 under random names, made on `kafka` with three partitions."""
     names = random_topics()
-    create_topics(kafka, [names.input, names.output, names.review, names.dead_letter], PARTITIONS)
+    create_topics(kafka, [names.input], PARTITIONS, {"message.timestamp.type": "LogAppendTime"})
+    create_topics(kafka, [names.output], PARTITIONS, {"cleanup.policy": "compact", "min.compaction.lag.ms": "86400000"})
+    create_topics(kafka, [names.review, names.dead_letter], PARTITIONS)
     return names
 
 

@@ -73,14 +73,18 @@ MakeBench = Callable[..., Bench]
 def make_bench(
     valkey_url: str, view_prefix: str, group_id: str, photos: str, tiny_bundle: Path, tmp_path: Path
 ) -> Iterator[MakeBench]:
-    """Make a bench whose service is not started yet; takes more environment for it. Whatever runs is ended after."""
+    """Make a bench whose service is not started yet; takes more environment for it. Whatever runs is ended after.
+
+    With `stub=True` the service runs on a model without torch: a start takes a second instead of ten.
+    """
     made: list[ServiceProcess] = []
 
-    def make(bootstrap: str, topics: TopicNames, **more: str) -> Bench:
+    def make(bootstrap: str, topics: TopicNames, *, stub: bool = False, **more: str) -> Bench:
         env = {
             "MMCAT_KAFKA__BOOTSTRAP_SERVERS": bootstrap,
             "MMCAT_KAFKA__GROUP_ID": group_id,
             "MMCAT_KAFKA__HEARTBEAT_INTERVAL_MS": "300",
+            "MMCAT_KAFKA__SESSION_TIMEOUT_MS": "6000",  # how long a killed member keeps its partitions
             "MMCAT_VIEW__URL": valkey_url,
             "MMCAT_VIEW__PREFIX": view_prefix,
             "MMCAT_MODEL__BUNDLE": str(tiny_bundle),
@@ -91,7 +95,8 @@ def make_bench(
             **topics.env(),
             **more,
         }
-        service = ServiceProcess(env, tmp_path)
+        program = "tests.support.stub_service" if stub else "mmcat.cli"
+        service = ServiceProcess(env, tmp_path, (sys.executable, "-m", program, "consume"))
         made.append(service)
         return Bench(bootstrap, topics, env["MMCAT_VIEW__URL"], view_prefix, group_id, service, photos)
 
@@ -102,5 +107,12 @@ def make_bench(
 
 @pytest.fixture
 def bench(kafka: str, topics: TopicNames, make_bench: MakeBench) -> Bench:
-    """A bench on any real broker."""
+    """A bench on any real broker, with the program as it is."""
     return make_bench(kafka, topics)
+
+
+@pytest.fixture
+def slow_bench(kafka: str, topics: TopicNames, make_bench: MakeBench) -> Bench:
+    """A bench whose service holds a hundred listings and needs 50 ms a batch: something can happen in the middle."""
+    slow = {"MMCAT_LIMITS__IN_FLIGHT_LISTINGS": "100", "MMCAT_TEST_MODEL_MS": "50"}
+    return make_bench(kafka, topics, stub=True, **slow)

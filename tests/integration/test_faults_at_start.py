@@ -7,7 +7,7 @@ from mmcat.cli.servers import LocalKafka, LocalTansu, LocalValkey
 from tests.integration.conftest import Bench, MakeBench
 from tests.support.broker import create_topics, random_topics
 from tests.support.listings import Mix, events
-from tests.support.outcomes import check_outcomes, drained, read_stream, view_differences
+from tests.support.outcomes import check_outcomes, drained, read_stream, wait_for_view
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -19,7 +19,7 @@ def _last_lines(bench: Bench) -> str:
 def test_a_missing_topic_ends_it_with_one_sentence(kafka: str, make_bench: MakeBench) -> None:
     names = random_topics()
     create_topics(kafka, [names.input, names.review, names.dead_letter], 1)
-    bench = make_bench(kafka, names)
+    bench = make_bench(kafka, names, stub=True)
     with bench.service as service:
         assert service.wait() == 1
     said = _last_lines(bench)
@@ -31,7 +31,7 @@ def test_a_missing_topic_ends_it_with_one_sentence(kafka: str, make_bench: MakeB
 def test_an_unreachable_broker_is_waited_for(make_bench: MakeBench) -> None:
     broker = LocalTansu(port=free_port())
     names = random_topics()
-    bench = make_bench(broker.address, names)
+    bench = make_bench(broker.address, names, stub=True)
     with bench.service as service:
         service.until(lambda: service.status("/healthz") == 200, "it lives", 90)
         service.until(lambda: service.status("/readyz") == 503, "it is not ready")
@@ -49,7 +49,7 @@ def test_a_view_that_is_away_stops_nothing_and_catches_up(kafka: str, make_bench
     create_topics(kafka, [names.input, names.output, names.review, names.dead_letter], 3)
     cache = LocalValkey(port=free_port())
     with cache:
-        bench = make_bench(kafka, names, MMCAT_VIEW__URL=cache.url)
+        bench = make_bench(kafka, names, stub=True, MMCAT_VIEW__URL=cache.url)
         mix = Mix(200, updates=50, deletions=5, seed=3)
         with bench.service as service:
             service.wait_ready()
@@ -61,7 +61,7 @@ def test_a_view_that_is_away_stops_nothing_and_catches_up(kafka: str, make_bench
             assert service.status("/readyz") == 200
             stream = read_stream(kafka, names, events(mix))
             cache.start()
-            service.until(lambda: not view_differences(stream, cache.url, bench.view_prefix), "the view catches up")
+            wait_for_view(stream, cache.url, bench.view_prefix)
             service.until(lambda: service.metric("mmcat_view_up") == 1, "the view is reported up")
             assert service.terminate() == 0
     check_outcomes(stream, names, exactly_once=True)
@@ -71,7 +71,7 @@ def test_a_broker_that_goes_and_comes_back_ends_nothing(apache_kafka: str, make_
     with LocalKafka() as broker:
         names = random_topics()
         create_topics(broker.bootstrap, [names.input, names.output, names.review, names.dead_letter], 3)
-        bench = make_bench(broker.bootstrap, names)
+        bench = make_bench(broker.bootstrap, names, stub=True)
         first, second = Mix(100, seed=1), Mix(100, seed=2)
         with bench.service as service:
             service.wait_ready()

@@ -79,14 +79,14 @@ def events(mix: Mix) -> Iterator[Event]:
 
 
 def listing_event(product: str, number: int, rng: random.Random, photos: str = "") -> Event:
-    """Return one good event; two in three have a photo where there is a photo host."""
+    """Return one good event; one in four has a photo where there is a photo host (they are slow to see)."""
     value = {
         "product_id": product,
         "title": f"{' '.join(rng.choices(WORDS, k=4))} {number}",
         "brand": "무명",
         "unknown": 1,
     }
-    if photos and rng.random() < 2 / 3:
+    if photos and rng.random() < 1 / 4:
         value["image_url"] = f"{photos}/{rng.randrange(PHOTO_COUNT)}.jpg"
     headers = {"traceparent": f"00-{number:032x}-{number + 1:016x}-01".encode()}
     return Event(Kind.LISTING, product.encode(), json.dumps(value, ensure_ascii=False).encode(), headers)

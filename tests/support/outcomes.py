@@ -12,6 +12,7 @@ import redis
 
 from tests.support.broker import Record, TopicNames, committed, end_offsets, read_topic
 from tests.support.listings import Event, Kind
+from tests.support.waiting import eventually
 
 Origin = tuple[int, int]
 """Partition and offset of the input topic."""
@@ -148,6 +149,20 @@ def view_differences(stream: Stream, url: str, prefix: str) -> dict[bytes, str]:
         elif (json.loads(result) if result else None) != (json.loads(record.value) if record.value else None):
             wrong[key] = "another result in the view than in the topic"
     return wrong
+
+
+def wait_for_view(stream: Stream, url: str, prefix: str, within_s: float = 30.0) -> None:
+    """Wait until the view equals the topic; says where it does not at the deadline."""
+    found: list[dict[bytes, str]] = []
+
+    def same() -> bool:
+        found[:] = [view_differences(stream, url, prefix)]
+        return not found[0]
+
+    try:
+        eventually(same, "the view equals the topic", within_s, every_s=0.2)
+    except AssertionError as error:
+        raise AssertionError(f"{len(found[0])} products differ, such as {sorted(found[0].items())[:3]}") from error
 
 
 def counts(stream: Stream) -> Counter[str]:

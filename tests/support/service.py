@@ -53,12 +53,15 @@ class ServiceProcess:
         if error is not None:
             print(f"--- the end of {self.log}\n{log_tail(self.log, 60)}")
 
+    def whole_env(self) -> dict[str, str]:
+        """The environment it runs in, none of the tests' own settings of the service in it."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("MMCAT_")}
+        ours = {"MMCAT_HTTP__PORT": str(self.http_port), "MMCAT_HTTP__HOST": "127.0.0.1", "MMCAT_LOG__FORMAT": "json"}
+        return {**inherited, "OMP_NUM_THREADS": "1", **ours, **self.env}
+
     def start(self) -> None:
         """Start it and return at once."""
-        ours = {"MMCAT_HTTP__PORT": str(self.http_port), "MMCAT_HTTP__HOST": "127.0.0.1", "MMCAT_LOG__FORMAT": "json"}
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("MMCAT_")}
-        threads = {"OMP_NUM_THREADS": "1"}
-        self._process = spawn(self.command, self.log, {**inherited, **threads, **ours, **self.env}, signal.SIGKILL)
+        self._process = spawn(self.command, self.log, self.whole_env(), signal.SIGKILL)
 
     def wait_ready(self) -> None:
         """Wait until it takes work."""
