@@ -47,7 +47,9 @@ class Clock:
 
 @app.command()
 def demo(
-    listings: Annotated[int, typer.Option(min=1, help="Listings to send; all of the held part with --data.")] = 0,
+    listings: Annotated[
+        int | None, typer.Option(min=1, help="Listings to send; default 500, with --data the held part.")
+    ] = None,
     broker: Annotated[str, typer.Option(metavar="tansu|kafka|HOST:PORT", help="Which broker to use.")] = "tansu",
     data: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Real listings instead of the shop's.")] = None,
     title_column: Annotated[str, typer.Option(help="Column of listings.tsv that holds the titles.")] = "title",
@@ -77,7 +79,7 @@ def demo(
         if data is not None:
             from mmcat.cli.demo_data import folder_source
 
-            source = folder_source(data, title_column, encoders, recipe or "fashion_cpu", listings, bundles)
+            source = folder_source(data, title_column, encoders, recipe or "fashion_cpu", listings or 0, bundles)
         else:
             from mmcat.cli.demo_data import shop_source
 
