@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmcat.model import CategoryModel, ModelConfig, loss
+from mmcat.model import IGNORED, LEVEL_WEIGHTS, CategoryModel, ModelConfig, loss
 from mmcat.paths import PathIndex
 from mmcat.taxonomy import Taxonomy
 from training.errors import TrainingError
@@ -121,6 +121,7 @@ def _epochs(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _lr_share(step, steps * recipe.epochs, recipe))
     average = copy.deepcopy(model).eval().requires_grad_(False)
     best: dict[str, Tensor] = {}
+    best_at = 0
     losses: list[float] = []
     accuracies: list[float] = []
     progress.begin(stage, recipe.epochs)
@@ -140,9 +141,12 @@ def _epochs(
             raise TrainingError(f"{stage}: the loss is {losses[-1]} in epoch {len(losses)}: lower the learning rate")
         answers = index.scores(logits(average, inputs, select_rows)).argmax(axis=1)
         accuracies.append(float((answers == inputs.targets[select_rows]).mean()) if len(select_rows) else 0.0)
-        if accuracies[-1] >= max(accuracies):  # of equals the later: it has seen more
+        if accuracies[-1] >= accuracies[best_at]:  # of equals the later: it has seen more
+            best_at = len(accuracies) - 1
             best = {name: value.clone() for name, value in average.state_dict().items()}
         progress.advance(note=f"loss {losses[-1]:.3f}, select {accuracies[-1]:.3f}")
+        if len(accuracies) - 1 - best_at >= recipe.patience:
+            break
     average.load_state_dict(best)
     return Learned(average.cpu(), tuple(losses), tuple(accuracies))
 
@@ -169,7 +173,23 @@ def _step_loss(
     if model.config.modality == "both":
         _drop_modalities(arguments, recipe.missing, generator)
     targets_B4 = torch.from_numpy(inputs.taxonomy.path_classes[inputs.targets[rows]]).to(device)
-    return loss(model.fuse(**arguments), targets_B4)
+    found = model.fuse(**arguments)
+    if not recipe.label_smoothing:
+        return loss(found, targets_B4)
+    # (1 - s) · cross-entropy + s · the mean over classes (Szegedy et al. 2016), level by level as in `loss`.
+    return (1 - recipe.label_smoothing) * loss(found, targets_B4) + recipe.label_smoothing * _to_uniform(
+        found, targets_B4
+    )
+
+
+def _to_uniform(logits_of: list[Tensor], targets_B4: Tensor) -> Tensor:
+    """Weighted cross-entropy to the uniform distribution, on the rows that have the level."""
+    total = torch.zeros((), device=targets_B4.device)
+    for level_BC, targets_B, weight in zip(logits_of, targets_B4.unbind(1), LEVEL_WEIGHTS, strict=True):
+        there_B = targets_B != IGNORED
+        spread_B = -F.log_softmax(level_BC.float(), dim=-1).mean(dim=-1)
+        total = total + weight * (spread_B * there_B).sum() / there_B.sum().clamp_min(1)
+    return total
 
 
 def _drop_modalities(arguments: dict[str, Tensor | None], chance: float, generator: np.random.Generator) -> None:

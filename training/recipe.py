@@ -59,7 +59,6 @@ class FusionRecipe(Part):
 
     Args:
         width, blocks, heads, dropout: see mmcat.model.ModelConfig.
-        noise: standard deviation added to standardised features in training; 0: none.
         missing: chance that a listing loses one modality for a step, so that title-only and photo-only are learned.
         label_smoothing: share of the target spread over all classes of a level.
         ema: of the weights, per step; 0: none. The averaged weights are what is selected and written.
@@ -75,7 +74,6 @@ class FusionRecipe(Part):
     lr: Annotated[float, Field(gt=0)] = 1e-3
     warmup_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    noise: Annotated[float, Field(ge=0)] = 0.0
     missing: Annotated[float, Field(ge=0, lt=1)] = 0.2
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0

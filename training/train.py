@@ -154,11 +154,11 @@ def train(
     inputs = _features(run, trained, FeatureCache(cache_folder, recipe.features))
     models = {name: _model(run, trained, inputs, name) for name in MODELS}
     plain: list[Baseline] = []
-    if recipe.baselines and inputs.image is not None:
+    if recipe.baselines and inputs.text is not None and inputs.image is not None:
         with run.timed("plain baselines"):
             texts = titles(dataset, trained.preprocessing)
             held = run.rows(run.measured_on)
-            plain = baselines(texts, inputs.image, dataset.targets, run.rows("train"), held, progress)
+            plain = baselines(texts, (inputs.text, inputs.image), dataset.targets, run.rows("train"), held, progress)
     report = _report(run, models, plain)
     report.write()
     return report
