@@ -118,6 +118,9 @@ def test_live_answers_are_not_overwritten(settings: Settings, topics: TopicNames
         view.apply([Ranked(one, Rank(time_of[one] + 1, 2, generation, 0), None) for one in deleted])
         view.apply([Ranked(one, Rank(time_of[one], 0, generation + 1, 2), b"{}") for one in newer_model])
         view.apply([Ranked(one, Rank(time_of[one], 0, generation - 1, 2), b"{}") for one in older_model])
+        view.apply(
+            [Ranked(one, Rank(time_of[one], 0, generation, 2), b"{}") for one in held[16:18]]
+        )  # equal: later wins
     done = Replay(settings, StubModel(), _range(settings)).run()
     assert done.outcomes == {"result": 8, "tombstone": 0, "dead_letter": 0, "superseded": 12}
     written = {(one.key or b"").decode() for one in read_topic(settings.kafka.bootstrap_servers, topics.output)}
