@@ -92,7 +92,7 @@ def find(encoders: str | Path | None, pooling: Pooling | None = None) -> FrozenE
     texts = {name: folder for name, folder in texts.items() if (folder / "tokenizer.json").is_file()}
     if not resnets or not texts:
         wanted = " or ".join(_RESNETS) if not resnets else "a text encoder's folder with config.json and tokenizer.json"
-        raise RecipeError(f"{root} holds no {wanted}")
+        raise RecipeError(f"{root} lacks {wanted}")
     chosen = next((name for name in _PREFERRED if name in texts), min(texts))
     text = texts[chosen]
     return FrozenEncoders(str(text), root / resnets[0], _RESNETS[resnets[0]], pooling or _pooling_of(text))
