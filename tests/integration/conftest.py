@@ -113,6 +113,11 @@ def bench(kafka: str, topics: TopicNames, make_bench: MakeBench) -> Bench:
 
 @pytest.fixture
 def slow_bench(kafka: str, topics: TopicNames, make_bench: MakeBench) -> Bench:
-    """A bench whose service holds a hundred listings and needs 50 ms a batch: something can happen in the middle."""
-    slow = {"MMCAT_LIMITS__IN_FLIGHT_LISTINGS": "100", "MMCAT_TEST_MODEL_MS": "50"}
+    """A bench whose service holds a hundred listings, needs 150 ms a batch, and commits all the time: it can be caught
+    in the middle, with work done, work committed, and work in flight."""
+    slow = {
+        "MMCAT_LIMITS__IN_FLIGHT_LISTINGS": "100",
+        "MMCAT_TEST_MODEL_MS": "150",
+        "MMCAT_COMMIT_INTERVAL_S": "0.1",
+    }
     return make_bench(kafka, topics, stub=True, **slow)

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from tests.integration.conftest import Bench
-from tests.support.broker import end_offsets
+from tests.support.broker import committed, end_offsets
 from tests.support.listings import Kind, Mix, events
 from tests.support.outcomes import (
     Stream,
@@ -22,6 +22,10 @@ from tests.support.outcomes import (
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 DRAIN_S = 120.0
+
+
+def _committed(bench: Bench) -> int:
+    return sum(max(0, offset) for offset in committed(bench.bootstrap, bench.group, bench.topics.input).values())
 
 
 def _drain(bench: Bench, mix: Mix) -> Stream:
@@ -54,9 +58,7 @@ def test_sigterm_in_the_middle_and_a_restart_lose_nothing_and_repeat_nothing(slo
     mix = Mix(800, updates=200, deletions=10, bad=9, photos=bench.photos, seed=8)
     bench.send_and_wait(mix)
     with bench.service as service:
-        service.until(
-            lambda: sum(end_offsets(bench.bootstrap, bench.topics.output).values()) > 100, "some work is done"
-        )
+        service.until(lambda: _committed(bench) > 100, "some work is done and committed")
         assert service.terminate() == 0
         at_stop = sum(end_offsets(bench.bootstrap, bench.topics.output).values())
         assert at_stop < 800, "it was stopped in the middle"
@@ -73,11 +75,10 @@ def test_kill_in_the_middle_and_a_restart_lose_nothing(slow_bench: Bench) -> Non
     mix = Mix(800, updates=200, deletions=10, bad=9, photos=bench.photos, seed=9)
     bench.send_and_wait(mix)
     with bench.service as service:
-        service.until(
-            lambda: sum(end_offsets(bench.bootstrap, bench.topics.output).values()) > 100, "some work is done"
-        )
+        service.until(lambda: _committed(bench) > 100, "some work is done and committed")
         service.process.send_signal(signal.SIGKILL)
         assert service.wait() == -signal.SIGKILL
+        assert _committed(bench) < 800, "it was killed in the middle"
         service.start()
         stream = _drain(bench, mix)
         wait_for_view(stream, bench.view_url, bench.view_prefix)
