@@ -30,5 +30,5 @@ def test_a_bound_is_a_time_a_while_ago_or_offsets(word: str, bound: Bound) -> No
 
 @pytest.mark.parametrize("word", ["yesterday", "-5", "1:2:3", "5w", "2026-05-01T00:00:00", "0:5,"])
 def test_what_is_no_bound_is_told_what_one_is(word: str) -> None:
-    with pytest.raises(CommandError, match="is not a time|time zone"):
+    with pytest.raises(CommandError, match=r"is not a time|time zone"):
         read_bound(word, NOW)
