@@ -49,11 +49,15 @@ def test_the_loss_falls_and_sixteen_rows_are_learned_by_heart(fusion: str) -> No
     assert max(learned.accuracies) == 1.0
 
 
-def test_the_weights_are_those_of_the_best_epoch() -> None:
-    data = inputs()
-    learned = learn(config(), data, ROWS, ROWS, recipe(epochs=6), seed=0, progress=Quiet(), stage="test")
-    answers = PathIndex(data.taxonomy).scores(logits(learned.model, data, ROWS)).argmax(axis=1)
-    assert (answers == data.targets).mean() == pytest.approx(max(learned.accuracies))
+def test_the_weights_are_those_of_the_best_epoch_and_not_of_the_last() -> None:
+    data, select = inputs(), ROWS[8:]  # rows that cannot be learned: their accuracy wanders
+    runs = (
+        learn(config(), data, ROWS[:8], select, recipe(epochs=8), seed=seed, progress=Quiet(), stage="test")
+        for seed in range(20)
+    )
+    learned = next(run for run in runs if run.accuracies[-1] < max(run.accuracies))
+    answers = PathIndex(data.taxonomy).scores(logits(learned.model, data, select)).argmax(axis=1)
+    assert (answers == data.targets[select]).mean() == pytest.approx(max(learned.accuracies))
     assert learned.best_epoch is not None
     assert learned.accuracies[learned.best_epoch - 1] == max(learned.accuracies)
 
