@@ -159,7 +159,7 @@ def frozen_split(dataset: Dataset, folder: Path, seed: int, shares: Mapping[str,
 
 def describe(split: Split, dataset: Dataset) -> str:
     """One line: rows per part and how many paths no test row stands for."""
-    sizes = ", ".join(f"{part} {len(ids):,}" for part, ids in split.parts.items())
+    sizes = ", ".join(f"{part} {len(split.parts[part]):,}" for part in SHARES if part in split.parts)
     line = f"split {split.fingerprint[:12]} (seed {split.seed}): {sizes}"
     if "test" not in split.parts:
         return line

@@ -7,7 +7,7 @@ import pytest
 from tests.unit.training.small import HEADER, lines, write_folder
 from training.errors import DataError
 from training.readers.folder import read_folder
-from training.splits import Split, describe, frozen_split
+from training.splits import Split, describe, frozen_split, make_split
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -94,3 +94,12 @@ def test_a_split_refuses_other_listings(tmp_path: Path) -> None:
     split = frozen_split(read_folder(write_folder(tmp_path / "a")), tmp_path, seed=0)
     with pytest.raises(DataError, match="other listings"):
         split.rows("test", read_folder(write_folder(tmp_path / "b", lines(80))))
+
+
+def test_real_listings_are_read_whole_and_dealt_by_group(test_data: Path) -> None:
+    data = read_folder(test_data / "fashion", "hard_title")
+    assert (len(data), len(data.taxonomy), list(data.skipped)) == (9_500, 215, [])
+    assert 5_500 < len({row.group for row in data.rows}) < 6_200
+    split = make_split(data, seed=0)
+    assert set(data.targets[split.rows("train", data)].tolist()) == set(range(215))
+    assert abs(len(split.parts["test"]) / len(data) - 0.20) < 0.002
