@@ -31,7 +31,8 @@ from torchvision.models import resnet50
 
 from mmcat.errors import ModelError
 
-IMAGE_WIDTH = 2048  # of a ResNet50 vector
+STAGE_WIDTHS = {"layer4": 2048, "layer3+layer4": 1024 + 2048}  # of a ResNet50 vector, by the stages it is pooled from
+TEXT_LAYERS = (0, 2, -1)  # of pooling "layers": the input embeddings, an early layer, the last
 LEVEL_WEIGHTS = (1.0, 1.2, 1.3, 1.4)  # the contest's: deeper levels count more
 IGNORED = -1  # target below a path's stop level
 
@@ -48,8 +49,12 @@ class ModelConfig:
         modality: what the model reads.
         fusion: how two modalities meet (ignored for one).
         text_encoder: a Hugging Face configuration as a dict, `model_type` included; None for modality "image".
-        text_pooling: how tokens become one vector: "cls", "mean" (over real tokens), or "pooler" (BERT's own).
+        text_pooling: how tokens become one vector: "cls", "mean" (over real tokens), "pooler" (BERT's own), or
+            "layers": the means of TEXT_LAYERS side by side, which keeps names that the encoder never learned apart.
         resnet_strides: "v1.5" (torchvision) or "v1" (Caffe, Keras): where a stage halves its input.
+        image_layers: the stages whose means make the photo's vector. "layer3+layer4" keeps textures that layer4,
+            trained for ImageNet's classes, has given up; their square roots stand side by side (power normalization,
+            Perronnin et al. 2010).
         px: side of the photo.
         width: of the fusion; `heads` must divide it.
         blocks: per stack of cross-attention.
@@ -59,8 +64,9 @@ class ModelConfig:
     modality: Literal["text", "image", "both"] = "both"
     fusion: Literal["concat", "cross"] = "cross"
     text_encoder: Mapping[str, Any] | None = None
-    text_pooling: Literal["cls", "mean", "pooler"] = "cls"
+    text_pooling: Literal["cls", "mean", "pooler", "layers"] = "cls"
     resnet_strides: Literal["v1", "v1.5"] = "v1.5"
+    image_layers: Literal["layer4", "layer3+layer4"] = "layer4"
     px: int = 224
     width: int = 768
     blocks: int = 6
@@ -71,8 +77,9 @@ class ModelConfig:
         allowed = {
             "modality": ("text", "image", "both"),
             "fusion": ("concat", "cross"),
-            "text_pooling": ("cls", "mean", "pooler"),
+            "text_pooling": ("cls", "mean", "pooler", "layers"),
             "resnet_strides": ("v1", "v1.5"),
+            "image_layers": tuple(STAGE_WIDTHS),
         }
         for name, values in allowed.items():
             if getattr(self, name) not in values:
@@ -100,8 +107,13 @@ class ModelConfig:
         config = self.text_encoder or {}
         for name in ("hidden_size", "dim", "d_model"):  # Hugging Face's names for it
             if name in config:
-                return int(config[name])
+                return int(config[name]) * (len(TEXT_LAYERS) if self.text_pooling == "layers" else 1)
         raise ModelError("the text_encoder configuration names no hidden_size")
+
+    @property
+    def image_width(self) -> int:
+        """Width of the photo's vector."""
+        return STAGE_WIDTHS[self.image_layers]
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -131,11 +143,15 @@ class TextEncoder(nn.Module):
         self.pooling = pooling
 
     def forward(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
-        output = self.trunk(input_ids=ids_BT, attention_mask=mask_BT)
+        layers = self.pooling == "layers"
+        output = self.trunk(input_ids=ids_BT, attention_mask=mask_BT, output_hidden_states=layers)
         states_BTD: Tensor = output.last_hidden_state
         if self.pooling == "cls":
             return states_BTD[:, :1]  # [B, 1, D]
-        if self.pooling == "mean":
+        if layers:
+            states = output.hidden_states  # of a shallow encoder the last layer stands in for one it has not
+            states_BTD = torch.cat([states[min(layer, len(states) - 1)] for layer in TEXT_LAYERS], dim=-1)
+        if self.pooling != "pooler":
             weights_BT1 = mask_BT.unsqueeze(-1).to(states_BTD.dtype)
             count_B11 = weights_BT1.sum(1, keepdim=True).clamp_min(1)
             return (states_BTD * weights_BT1).sum(1, keepdim=True) / count_B11  # [B, 1, D]
@@ -147,13 +163,15 @@ class ImageEncoder(nn.Module):
     """ResNet50 (He et al. 2015) without its classifier, pooled to one vector per photo.
 
     Args:
+        layers: see `ModelConfig.image_layers`.
         strides: "v1" halves in the 1 × 1 convolution of a stage's first block, "v1.5" in the 3 × 3. The weights fit
             both and are wrong in the other: the caller must know which it has.
         zero_init_residual: start each block as the identity (Goyal et al. 2017); trains faster from random weights.
     """
 
-    def __init__(self, strides: str = "v1.5", zero_init_residual: bool = False) -> None:
+    def __init__(self, strides: str = "v1.5", layers: str = "layer4", zero_init_residual: bool = False) -> None:
         super().__init__()
+        self.layers = layers
         self.trunk = resnet50(weights=None, zero_init_residual=zero_init_residual)
         self.trunk.fc = nn.Identity()
         if strides == "v1":
@@ -161,8 +179,14 @@ class ImageEncoder(nn.Module):
                 stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
 
     def forward(self, pixels_BCXX: Tensor) -> Tensor:
-        vector_BD: Tensor = self.trunk(pixels_BCXX)
-        return vector_BD.unsqueeze(1)  # [B, N=1, D=2048]
+        if self.layers == "layer4":
+            vector_BD: Tensor = self.trunk(pixels_BCXX)
+            return vector_BD.unsqueeze(1)  # [B, N=1, D=2048]
+        trunk = self.trunk
+        early = trunk.layer2(trunk.layer1(trunk.maxpool(trunk.relu(trunk.bn1(trunk.conv1(pixels_BCXX))))))
+        middle_BCYY = trunk.layer3(early)
+        means = [stage_BCYY.mean((2, 3)) for stage_BCYY in (middle_BCYY, trunk.layer4(middle_BCYY))]
+        return torch.cat(means, dim=-1).sqrt().unsqueeze(1)  # [B, N=1, D=3072]; means of a ReLU: never negative
 
 
 # ── Fusion: vectors of both modalities → one vector → logits ──────────────────────────────────────────────────────────
@@ -222,7 +246,7 @@ class Fusion(nn.Module):
             self.text_in = nn.Sequential(nn.LayerNorm(config.text_width), nn.Linear(config.text_width, width))
             self.no_text = nn.Parameter(torch.randn(width) * 0.02)
         if config.reads_image:
-            self.image_in = nn.Sequential(nn.LayerNorm(IMAGE_WIDTH), nn.Linear(IMAGE_WIDTH, width))
+            self.image_in = nn.Sequential(nn.LayerNorm(config.image_width), nn.Linear(config.image_width, width))
             self.no_image = nn.Parameter(torch.randn(width) * 0.02)
         if cross:
             stack = [CrossBlock(width, config.heads, config.dropout) for _ in range(2 * config.blocks)]
@@ -311,7 +335,7 @@ class CategoryModel(nn.Module):
         if encoders and config.reads_text and config.text_encoder is not None:
             self.text_encoder = TextEncoder(config.text_encoder, config.text_pooling)
         if encoders and config.reads_image:
-            self.image_encoder = ImageEncoder(config.resnet_strides, zero_init_residual)
+            self.image_encoder = ImageEncoder(config.resnet_strides, config.image_layers, zero_init_residual)
         self.fusion = Fusion(config)
 
     def encode_text(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
@@ -322,7 +346,7 @@ class CategoryModel(nn.Module):
         return text_BTD
 
     def encode_image(self, pixels_BCXX: Tensor) -> Tensor:
-        """Photos → [B, N=1, D=2048] pooled; normalised float pixels, best in channels-last layout."""
+        """Photos → [B, N=1, D] pooled; normalised float pixels, best in channels-last layout."""
         if self.image_encoder is None:
             raise ModelError("this model was built without an image encoder")
         image_BND: Tensor = self.image_encoder(pixels_BCXX)

@@ -1,6 +1,6 @@
 """What frozen encoders make of every listing, computed once and kept on disk.
 
-    rows ─ prepare (the same road as serving) ─> encoder ─> text float [N, D], image float [N, 2048]
+    rows ─ prepare (the same road as serving) ─> encoder ─> text float [N, D], image float [N, D]
 
 A file is named by what it depends on: the contents (titles, photos), the encoder's weights and the preprocessing; a
 change of any of them is another file, and nothing is ever stale. Files are memory-mapped: they may exceed memory.
@@ -135,8 +135,8 @@ class FeatureCache:
 
         contents = (row.photo() if row.photo is not None else b"" for row in dataset.rows)
         settings = {name: value for name, value in preprocessing.to_json().items() if name not in _OF_TEXT}
-        key = _key("image", contents, (fingerprint(_not_none(model.image_encoder)), json.dumps(settings)))
-        return self._get(f"image-{key}", len(dataset), 2048, compute)
+        facts = (fingerprint(_not_none(model.image_encoder)), model.config.image_layers, json.dumps(settings))
+        return self._get(f"image-{_key('image', contents, facts)}", len(dataset), model.config.image_width, compute)
 
     def _get(
         self, name: str, rows: int, width: int, compute: Callable[[Array, npt.NDArray[np.bool_]], None]

@@ -23,7 +23,7 @@ from training.errors import RecipeError
 
 HUB_TEXT = "kykim/bert-kor-base"
 Strides = Literal["v1", "v1.5"]
-Pooling = Literal["cls", "mean", "pooler"]
+Pooling = Literal["cls", "mean", "pooler", "layers"]
 _RESNETS: dict[str, Strides] = {"resnet50_v1.safetensors": "v1", "resnet50.safetensors": "v1.5"}
 _PREFERRED = ("minilm", "e5")  # where a folder has several: the smaller first
 

@@ -21,11 +21,12 @@ class Part(BaseModel):
 
 
 class PhotoRecipe(Part):
-    """How photos are cut and which strides the ResNet50 has."""
+    """How photos are cut, and which stages of the ResNet50 make their vector."""
 
     px: Annotated[int, Field(ge=32, le=512)] = 128
     fit: Literal["pad", "crop"] = "pad"
     fill: Annotated[int, Field(ge=0, le=255)] = 255
+    layers: Literal["layer4", "layer3+layer4"] = "layer4"
 
 
 class TextRecipe(Part):
@@ -38,7 +39,7 @@ class TextRecipe(Part):
     heads: Annotated[int, Field(ge=1)] = 2
     feed_forward: Annotated[int, Field(ge=8)] = 256
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    pooling: Literal["cls", "mean", "pooler"] | None = (
+    pooling: Literal["cls", "mean", "pooler", "layers"] | None = (
         None  # None: what the encoder says of itself, "mean" from scratch
     )
 

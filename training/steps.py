@@ -124,7 +124,7 @@ def _config(
     dataset: Dataset,
     recipe: Recipe,
     text_encoder: dict[str, Any],
-    pooling: Literal["cls", "mean", "pooler"],
+    pooling: Literal["cls", "mean", "pooler", "layers"],
     strides: Literal["v1", "v1.5"],
 ) -> ModelConfig:
     fusion = recipe.fusion
@@ -133,6 +133,7 @@ def _config(
         text_encoder=text_encoder,
         text_pooling=pooling,
         resnet_strides=strides,
+        image_layers=recipe.photo.layers,
         px=recipe.photo.px,
         width=fusion.width,
         blocks=fusion.blocks,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mmcat.engines.base import Batch
 from mmcat.errors import ModelError
-from mmcat.model import IMAGE_WIDTH, CategoryModel
+from mmcat.model import CategoryModel
 from mmcat.preparation import Preprocessing
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -79,7 +79,7 @@ class EagerEngine:
         """[B, 1, D] float32; zeros where there is no photo."""
         if not self._model.config.reads_image:
             return None
-        image_BND = torch.zeros(len(batch), 1, IMAGE_WIDTH, device=self._device)
+        image_BND = torch.zeros(len(batch), 1, self._model.config.image_width, device=self._device)
         if batch.pixels is not None and len(batch.pixels):
             pixels_KXXC = torch.from_numpy(batch.pixels).to(self._device)
             pixels_KCXX = pixels_KXXC.permute(0, 3, 1, 2)  # a view whose memory is channels-last already

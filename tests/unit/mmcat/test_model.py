@@ -191,7 +191,7 @@ def test_dropout_is_on_in_training_only() -> None:
     assert _close(member(text, image), member(text, image))
 
 
-@pytest.mark.parametrize("pooling", ["cls", "mean", "pooler"])
+@pytest.mark.parametrize("pooling", ["cls", "mean", "pooler", "layers"])
 def test_padding_of_titles_changes_nothing_whatever_the_pooling(pooling: str) -> None:
     model = CategoryModel(replace(_config("text"), text_pooling=pooling)).eval()  # type: ignore[arg-type]  # by name
     ids, mask = torch.randint(5, 200, (BATCH, 6)), torch.ones(BATCH, 6, dtype=torch.int64)
@@ -199,7 +199,7 @@ def test_padding_of_titles_changes_nothing_whatever_the_pooling(pooling: str) ->
     padded_mask = torch.cat([mask, torch.zeros(BATCH, 5, dtype=torch.int64)], dim=1)
     with torch.no_grad():
         short, long = model.encode_text(ids, mask), model.encode_text(padded, padded_mask)
-    assert short.shape == (BATCH, 1, 32)
+    assert short.shape == (BATCH, 1, model.config.text_width)
     assert torch.allclose(short, long, atol=1e-5)
 
 
@@ -237,6 +237,22 @@ def test_v1_strides_move_the_halving_into_the_first_convolution() -> None:
         assert not torch.allclose(v1(pixels), v15(pixels), atol=1e-5)
     assert v1.trunk.layer3[0].conv1.stride == (2, 2)
     assert v1.trunk.layer3[0].conv2.stride == (1, 1)
+
+
+def test_two_stages_stand_side_by_side_as_square_roots_of_their_means() -> None:
+    one, two = ImageEncoder().eval(), ImageEncoder(layers="layer3+layer4").eval()
+    two.load_state_dict(one.state_dict())
+    pixels = torch.randn(2, 3, 64, 64)
+    seen: list[Tensor] = []
+    two.trunk.layer3.register_forward_hook(lambda _, __, output: seen.append(output))
+    with torch.no_grad():
+        vector = two(pixels)
+        assert torch.allclose(vector[:, 0, 1024:], one(pixels)[:, 0].sqrt(), atol=1e-5)
+        assert torch.allclose(vector[:, 0, :1024] ** 2, seen[0].mean((2, 3)), atol=1e-5)
+    model = CategoryModel(replace(_config(), image_layers="layer3+layer4", text_pooling="layers")).eval()
+    ids, mask = torch.randint(5, 200, (2, 6)), torch.ones(2, 6, dtype=torch.int64)
+    with torch.no_grad():
+        assert len(model(ids, mask, pixels)) == 4
 
 
 def test_zero_init_makes_each_residual_start_as_the_identity() -> None:
