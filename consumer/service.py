@@ -41,6 +41,8 @@ log = structlog.get_logger("mmcat.service")
 
 POLL_RECORDS: Final = 200
 POLL_S: Final = 0.02  # `consume` waits this long even when some records are there: it bounds the latency it adds
+SURE_S: Final = 5.0  # a broker that has just started answers before it knows its topics: missing for so long is missing
+ASK_AGAIN_S: Final = 0.5
 START_S: Final = 5.0  # for one question to a broker that may be away
 CLOSE_S: Final = 5.0  # leaving the group can hang with the brokers gone
 WATCH_S: Final = 1.0
@@ -121,11 +123,18 @@ class Service:
         self.health.set("model", None)
         log.info("model_ready", name=info.name, fingerprint=info.fingerprint[:12], engine=info.engine)
         self._admin = make_admin(self.settings.kafka)
+        sure_at = float("inf")
         while not self._stopping.is_set():
             self.health.beat()
             try:
                 check_topics(self._admin, self.settings)
+            except ConfigError:
+                sure_at = min(sure_at, time.monotonic() + SURE_S)
+                if time.monotonic() >= sure_at:
+                    raise
+                self._stopping.wait(ASK_AGAIN_S)
             except KafkaException as error:
+                sure_at = float("inf")
                 log.warning("broker_away", detail=str(error.args[0])[:200])
                 self._stopping.wait(1.0)
             else:
