@@ -174,29 +174,12 @@ def _step_loss(
         _drop_modalities(arguments, recipe.missing, generator)
     targets_B4 = torch.from_numpy(inputs.taxonomy.path_classes[inputs.targets[rows]]).to(device)
     found = model.fuse(**arguments)
-    smoothing = recipe.label_smoothing
-    total = loss(found, targets_B4)
-    if smoothing:
-        # (1 - s) · cross-entropy + s · the mean over classes (Szegedy et al. 2016), level by level as in `loss`.
-        total = (1 - smoothing) * total + smoothing * _to_uniform(found, targets_B4)
-    if recipe.path_loss:
-        scores_BP = path_scores(found, inputs.taxonomy)
-        rows_B = torch.from_numpy(inputs.targets[rows]).to(device)
-        total = total + recipe.path_loss * F.cross_entropy(scores_BP, rows_B, label_smoothing=smoothing)
-    return total
-
-
-def path_scores(logits_of: list[Tensor], taxonomy: Taxonomy) -> Tensor:
-    """What `mmcat.paths.path_log_scores` sums, with gradients: [B, P] over the existing paths.
-
-    Learning through it teaches the levels to agree on a path that exists, as the decode will ask them to.
-    """
-    path_classes_P4 = torch.tensor(taxonomy.path_classes, device=logits_of[0].device)
-    scores_BP = torch.zeros(len(logits_of[0]), len(path_classes_P4), device=logits_of[0].device)
-    for level_BC, classes_P in zip(logits_of, path_classes_P4.unbind(1), strict=True):
-        padded_BC = F.pad(F.log_softmax(level_BC.float(), dim=-1), (0, 1))  # index -1, below the stop: adds nothing
-        scores_BP = scores_BP + padded_BC[:, classes_P]
-    return scores_BP
+    if not recipe.label_smoothing:
+        return loss(found, targets_B4)
+    # (1 - s) · cross-entropy + s · the mean over classes (Szegedy et al. 2016), level by level as in `loss`.
+    return (1 - recipe.label_smoothing) * loss(found, targets_B4) + recipe.label_smoothing * _to_uniform(
+        found, targets_B4
+    )
 
 
 def _to_uniform(logits_of: list[Tensor], targets_B4: Tensor) -> Tensor:

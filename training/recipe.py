@@ -62,7 +62,6 @@ class FusionRecipe(Part):
         width, blocks, heads, dropout: see mmcat.model.ModelConfig.
         missing: chance that a listing loses one modality for a step, so that title-only and photo-only are learned.
         label_smoothing: share of the target spread over all classes of a level.
-        path_loss: weight of the cross-entropy of the whole path among the existing ones, beside the levels' own.
         ema: of the weights, per step; 0: none. The averaged weights are what is selected and written.
         patience: epochs without a better path accuracy on `select` before stopping.
     """
@@ -78,7 +77,6 @@ class FusionRecipe(Part):
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     missing: Annotated[float, Field(ge=0, lt=1)] = 0.2
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    path_loss: Annotated[float, Field(ge=0)] = 0.0
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     patience: Annotated[int, Field(ge=1)] = 10
 

@@ -2,14 +2,13 @@
 
 import numpy as np
 import pytest
-import torch
 
 from mmcat.model import ModelConfig
 from mmcat.paths import PathIndex
 from mmcat.taxonomy import Taxonomy
 from training.errors import TrainingError
 from training.features import Features
-from training.fusion import Inputs, learn, logits, path_scores
+from training.fusion import Inputs, learn, logits
 from training.progress import Quiet
 from training.recipe import FusionRecipe
 
@@ -47,24 +46,6 @@ def test_the_loss_falls_and_sixteen_rows_are_learned_by_heart(fusion: str) -> No
     data = inputs()
     learned = learn(config(fusion), data, ROWS, ROWS, recipe(), seed=0, progress=Quiet(), stage="test")
     assert learned.losses[-1] < 0.1 * learned.losses[0]
-    assert max(learned.accuracies) == 1.0
-
-
-def test_the_path_loss_learns_through_the_scores_that_the_decode_sums() -> None:
-    taxonomy = Taxonomy.from_names(PATHS)
-    generator = torch.Generator().manual_seed(0)
-    levels = [torch.randn(3, len(classes), generator=generator, requires_grad=True) for classes in taxonomy.classes]
-    scores = path_scores(levels, taxonomy)
-    decoded = PathIndex(taxonomy).scores([level.detach().numpy() for level in levels])
-    assert np.allclose(scores.detach().numpy(), decoded, atol=1e-5)
-    torch.nn.functional.cross_entropy(scores, torch.tensor([3, 3, 3])).backward()  # type: ignore[no-untyped-call]
-    assert all(level.grad is not None and level.grad.abs().sum() > 0 for level in levels)
-
-
-@pytest.mark.parametrize("fusion", ["cross", "concat"])
-def test_with_the_path_loss_sixteen_rows_are_learned_by_heart(fusion: str) -> None:
-    settings = recipe(path_loss=16.0, label_smoothing=0.1)
-    learned = learn(config(fusion), inputs(), ROWS, ROWS, settings, seed=0, progress=Quiet(), stage="test")
     assert max(learned.accuracies) == 1.0
 
 
