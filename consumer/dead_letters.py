@@ -20,9 +20,10 @@ def dead_letter(incoming: Incoming, code: str, detail: str, *, topic: str, versi
         code: a stable code of `events.Code`.
         detail: one sentence; cut to 1 KiB of whole characters.
         version: of this program.
-        max_bytes: a longer value is cut, marked `mmcat-truncated: 1` and told by its SHA-256.
+        max_bytes: if key and value are longer, what of them is beyond 64 KiB is cut, marked `mmcat-truncated: 1`;
+            the value is told by its SHA-256.
     """
-    value = incoming.value
+    key, value = incoming.key, incoming.value
     headers = [
         ("mmcat-error", code.encode()),
         ("mmcat-error-detail", detail.encode("utf-8", "replace")[:DETAIL_BYTES].decode("utf-8", "ignore").encode()),
@@ -31,11 +32,10 @@ def dead_letter(incoming: Incoming, code: str, detail: str, *, topic: str, versi
         *incoming.origin.headers(),
         *carried(incoming.headers),
     ]
-    if value is not None and len(value) > max_bytes:
-        headers += [
-            ("mmcat-truncated", b"1"),
-            ("mmcat-sha256", hashlib.sha256(value).hexdigest().encode()),
-            ("mmcat-size", b"%d" % len(value)),
-        ]
-        value = value[:KEPT_BYTES]
-    return Outgoing(topic, incoming.key, value, headers)
+    if len(key or b"") + len(value or b"") > max_bytes:
+        headers.append(("mmcat-truncated", b"1"))
+        if value is not None:
+            headers.append(("mmcat-sha256", hashlib.sha256(value).hexdigest().encode()))
+            headers.append(("mmcat-size", b"%d" % len(value)))
+        key, value = key and key[:KEPT_BYTES], value and value[:KEPT_BYTES]
+    return Outgoing(topic, key, value, headers)

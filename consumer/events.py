@@ -9,13 +9,24 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Final
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    Strict,
+    ValidationError,
+)
 
 MAX_ID: Final = 128
 MAX_TITLE: Final = 1000
 MAX_URL: Final = 2048
 MAX_VERSION: Final = 2**53 - 1
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]", re.ASCII)
 _UNPRINTABLE = "holds a control character"
 
 
@@ -41,6 +52,14 @@ def _printable(text: str) -> str:
     return text
 
 
+def _dated(text: object) -> object:
+    """Pydantic also reads `"1"` as a time, seconds since 1970."""
+    if text is not None and not (isinstance(text, str) and _DATE.match(text)):
+        raise ValueError("begins with no date of RFC 3339")
+    return text
+
+
+Moment = Annotated[AwareDatetime, Strict(False), BeforeValidator(_dated)]  # strict would take no text from a validator
 ProductId = Annotated[str, Field(min_length=1, max_length=MAX_ID), AfterValidator(_printable)]
 
 
@@ -53,7 +72,7 @@ class Event(BaseModel):
     title: str = Field("", max_length=MAX_TITLE, description="may be empty if there is a photo")
     image_url: str | None = Field(None, max_length=MAX_URL, description="http or https")
     version: int | None = Field(None, ge=0, le=MAX_VERSION)
-    registered_at: AwareDatetime | None = Field(None, description="RFC 3339")
+    registered_at: Moment | None = Field(None, description="RFC 3339")
     brand: str | None = Field(None, max_length=MAX_TITLE)
     maker: str | None = Field(None, max_length=MAX_TITLE)
     seller_path: list[str] | None = Field(None, max_length=16, description="the category the seller chose")

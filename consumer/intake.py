@@ -1,7 +1,11 @@
 """A Kafka message as the record that the pipeline takes. Used by the service and by replay."""
 
+import structlog
+
 from consumer.kafka import Message
 from consumer.records import Incoming, Origin
+
+log = structlog.get_logger("mmcat.intake")
 
 
 def incoming(message: Message) -> Incoming:
@@ -14,7 +18,12 @@ def incoming(message: Message) -> Incoming:
 
 def _pairs(message: Message) -> list[tuple[str, str | bytes | None]]:
     """Polled headers are always a list; the client's types also name the dictionary that `produce` takes."""
-    headers = message.headers()
+    try:
+        headers = message.headers()
+    except (SystemError, UnicodeDecodeError):
+        # A name that is not UTF-8: the client cannot show any of them. The event itself is none the worse.
+        log.warning("headers_unreadable", partition=message.partition(), offset=message.offset())
+        return []
     return list(headers.items()) if isinstance(headers, dict) else list(headers or ())
 
 

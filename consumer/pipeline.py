@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Final, Protocol
@@ -23,7 +24,7 @@ from consumer.batching import Batcher
 from consumer.budget import Budget
 from consumer.dead_letters import dead_letter
 from consumer.delivery import Delivery
-from consumer.events import Code, Deletion, Event, Refusal, parse
+from consumer.events import MAX_VERSION, Code, Deletion, Event, Refusal, parse
 from consumer.fetch import Fetched
 from consumer.metrics import Metrics
 from consumer.offsets import Lease
@@ -41,6 +42,7 @@ log = structlog.get_logger("mmcat.pipeline")
 PHOTO_RESERVE_BYTES: Final = 256 * 1024
 # Headers and framing of a dead letter, below what the topic accepts.
 DEAD_LETTER_ROOM_BYTES: Final = 32 * 1024
+VERSION_DIGITS: Final = len(str(MAX_VERSION))
 
 
 class Fetcher(Protocol):
@@ -117,7 +119,8 @@ class Pipeline:
         self._engine.stop()
         self._engine.join(5.0)
         if self._loop_thread.is_alive():
-            asyncio.run_coroutine_threadsafe(self._close_loop(), self._loop).result(5.0)
+            with suppress(TimeoutError):  # a fetch that does not let go dies with the process
+                asyncio.run_coroutine_threadsafe(self._close_loop(), self._loop).result(5.0)
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._loop_thread.join(5.0)
         self._decoders.shutdown(wait=False, cancel_futures=True)
@@ -186,6 +189,7 @@ class Pipeline:
             log.debug("photo_missing", product_id=work.product_id, status=fetched.status, detail=fetched.detail)
             self._prepare(work, None, fetched.status)
         else:
+            self._resize(work, work.incoming.size_bytes + len(body) + PHOTO_RESERVE_BYTES)
             await self._loop.run_in_executor(self._decoders, self._prepare, work, body, None)
 
     def _prepare(self, work: Work, body: bytes | None, status: ImageStatus | None) -> None:
@@ -333,6 +337,7 @@ def _version(incoming: Incoming, parsed: Event | Deletion) -> int | None:
     if isinstance(parsed, Event):
         return parsed.version
     for name, value in incoming.headers:
-        if name == "version" and value.isdigit() and int(value) < 2**53:
+        # The length first: Python refuses to read an integer of thousands of digits.
+        if name == "version" and value.isdigit() and len(value) <= VERSION_DIGITS and int(value) <= MAX_VERSION:
             return int(value)
     return None

@@ -114,3 +114,10 @@ def test_a_good_event_is_read(key: bytes | None, raw: bytes) -> None:
 
 def test_a_null_value_with_a_key_is_a_deletion() -> None:
     assert parse(b"p1", None, max_bytes=LIMIT) == Deletion("p1")
+
+
+@pytest.mark.parametrize("moment", ["1", "1700000000", "  2026-01-01T00:00:00Z", 1700000000, "٢٠٢٦-01-01T00:00:00Z"])
+def test_a_number_is_no_moment(moment: object) -> None:
+    parsed = parse(b"p1", value(registered_at=moment), max_bytes=LIMIT)
+    assert isinstance(parsed, Refusal)
+    assert parsed.code is Code.SCHEMA

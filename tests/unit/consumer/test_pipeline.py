@@ -289,3 +289,12 @@ def test_stages_run_beside_each_other(make_bench: MakeBench) -> None:
     )
     go.set()
     bench.settled()
+
+
+def test_a_version_of_thousands_of_digits_is_a_dead_letter(make_bench: MakeBench) -> None:
+    bench = make_bench(order_by="version")
+    origin = Origin("in", 0, 0, 1000)
+    bench.lease.start(0)
+    bench.pipeline.submit([(Incoming(origin, b"a", None, [("version", b"9" * 5000)]), bench.lease)])
+    bench.settled()
+    assert dict(bench.broker.sent[0].headers)["mmcat-error"] == b"event.version_missing"

@@ -163,3 +163,11 @@ def test_a_rank_survives_its_text(parts: tuple[int, int, int, int]) -> None:
 def test_what_is_no_rank_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not a rank"):
         Rank.parse(text)
+
+
+def test_a_dead_letter_with_a_huge_key_is_cut_too() -> None:
+    incoming = Incoming(ORIGIN, b"k" * 2_000_000, b"v", [])
+    letter = dead_letter(incoming, "event.bad_key", "", topic="dead", version="1", max_bytes=1_000_000)
+    assert letter.key == b"k" * KEPT_BYTES
+    assert letter.value == b"v"
+    assert dict(letter.headers)["mmcat-truncated"] == b"1"
