@@ -130,7 +130,7 @@ def _check_parts(
     model: CategoryModel, tokenizer: Tokenizer | None, taxonomy: Taxonomy, preprocessing: Preprocessing
 ) -> None:
     config = model.config
-    if config.classes != tuple(map(len, taxonomy.classes)):
+    if config.classes not in (tuple(map(len, taxonomy.classes)), (len(taxonomy),)):
         raise BundleError(f"the model's classes {config.classes} are not those of the taxonomy")
     if config.px != preprocessing.px:
         raise BundleError(f"the model wants {config.px} px and the preprocessing gives {preprocessing.px}")

@@ -5,17 +5,24 @@
     photo ──> ImageEncoder ─> image_BND ─┘                      ├─> level 3 logits  (class 0: stop)
                                                                 └─> level 4 logits  (class 0: stop)
 
+    modality text | image | both      fusion concat | cross | late       keys pooled | sequence
+
 Axes, as suffixes of tensor names:
 
     B  batch                        T  text tokens (1 when pooled)      N  image cells (1 when pooled)
     D  an encoder's own width       W  width of the fusion              K  keys: text tokens, then image cells
     H  attention heads              E  width of one head (W / H)        Q  queries of one stack (T or N)
     C  classes of one level         X  px, height and width of a photo
+    Y  height and width of a map    S  heads of classes: 4 levels, or 1 that is flat
 
 Fusion "cross" follows "Multi-Modal Cross-Attention Network for e-Commerce Product Categorization" (2022), mended: text
 and image are projected to one width; keys and values are both of them; one stack of blocks asks with the text, one
-with the image. A missing modality is a learned token, so that every listing has an answer, and no listing's answer
-depends on its batch-mates.
+with the image. With pooled keys each modality is one vector (the paper's two keys); with a sequence of keys the text is
+its tokens and the photo the cells of ResNet50's last map. A missing modality is a learned token, so that every listing
+has an answer, and no listing's answer depends on its batch-mates.
+
+Peers to compare it with: "concat" joins the pooled vectors, "late" averages the probabilities of a text and an image
+model, each with its own temperature. A flat head answers whole paths instead of four levels.
 
 After text.py and photos.py (they make its inputs); before paths.py (logits → paths). Loads no weights by itself.
 """
@@ -45,29 +52,36 @@ class ModelConfig:
     """Everything that decides the shape of a model; travels in the bundle as JSON.
 
     Args:
-        classes: number of classes per level, stop included (`len` of each of `Taxonomy.classes`).
+        classes: number of classes per level, stop included (`len` of each of `Taxonomy.classes`); or one number, that
+            of the paths, for a flat head.
         modality: what the model reads.
         fusion: how two modalities meet (ignored for one).
+        keys: "pooled": one vector per modality; "sequence": the title's tokens and the photo's cells.
         text_encoder: a Hugging Face configuration as a dict, `model_type` included; None for modality "image".
         text_pooling: how tokens become one vector: "cls", "mean" (over real tokens), "pooler" (BERT's own), or
             "layers": the means of TEXT_LAYERS side by side, which keeps names that the encoder never learned apart.
+            With a sequence of keys nothing is pooled, and "layers" still says which states each token brings.
         resnet_strides: "v1.5" (torchvision) or "v1" (Caffe, Keras): where a stage halves its input.
         image_layers: the stages whose means make the photo's vector. "layer3+layer4" keeps textures that layer4,
             trained for ImageNet's classes, has given up; their square roots stand side by side (power normalization,
-            Perronnin et al. 2010).
+            Perronnin et al. 2010). With a sequence of keys layer4 gives the cells, and layer3 one more in front of
+            them: the mean and the deviation of its channels.
         px: side of the photo.
+        grid: cells per side with a sequence of keys, px / 32 of them; 1 pools the photo all the same.
         width: of the fusion; `heads` must divide it.
         blocks: per stack of cross-attention.
     """
 
     classes: tuple[int, ...]
     modality: Literal["text", "image", "both"] = "both"
-    fusion: Literal["concat", "cross"] = "cross"
+    fusion: Literal["concat", "cross", "late"] = "cross"
+    keys: Literal["pooled", "sequence"] = "pooled"
     text_encoder: Mapping[str, Any] | None = None
     text_pooling: Literal["cls", "mean", "pooler", "layers"] = "cls"
     resnet_strides: Literal["v1", "v1.5"] = "v1.5"
     image_layers: Literal["layer4", "layer3+layer4"] = "layer4"
     px: int = 224
+    grid: int = 1
     width: int = 768
     blocks: int = 6
     heads: int = 4
@@ -76,7 +90,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         allowed = {
             "modality": ("text", "image", "both"),
-            "fusion": ("concat", "cross"),
+            "fusion": ("concat", "cross", "late"),
+            "keys": ("pooled", "sequence"),
             "text_pooling": ("cls", "mean", "pooler", "layers"),
             "resnet_strides": ("v1", "v1.5"),
             "image_layers": tuple(STAGE_WIDTHS),
@@ -88,8 +103,13 @@ class ModelConfig:
             raise ModelError(f"{self.heads} heads do not divide the width {self.width}")
         if self.blocks < 1 or self.px < 32 or not 0 <= self.dropout < 1:
             raise ModelError(f"out of range: blocks {self.blocks}, px {self.px} (≥ 32), dropout {self.dropout}")
-        if len(self.classes) != 4 or min(self.classes) < 1:
-            raise ModelError(f"four levels need four class counts, not {self.classes}")
+        if len(self.classes) not in (1, 4) or min(self.classes) < 1:
+            raise ModelError(f"four levels need four class counts (a flat head one), not {self.classes}")
+        if self.grid != 1 and (self.keys == "pooled" or self.px != 32 * self.grid):
+            raise ModelError(
+                f"a grid of {self.grid} × {self.grid} cells needs keys sequence and photos of {32 * self.grid} px, "
+                f"not keys {self.keys} and {self.px} px: ResNet50 gives one cell per 32 px"
+            )
         if self.reads_text and self.text_encoder is None:
             raise ModelError(f"modality {self.modality!r} needs a text_encoder configuration")
 
@@ -112,8 +132,13 @@ class ModelConfig:
 
     @property
     def image_width(self) -> int:
-        """Width of the photo's vector."""
-        return STAGE_WIDTHS[self.image_layers]
+        """Width of the photo's vector, or of each of its cells."""
+        return STAGE_WIDTHS[self.image_layers if self.grid == 1 else "layer4"]
+
+    @property
+    def image_cells(self) -> int:
+        """Vectors per photo (N)."""
+        return 1 if self.grid == 1 else self.grid**2 + (self.image_layers == "layer3+layer4")
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -131,26 +156,28 @@ class ModelConfig:
 
 
 class TextEncoder(nn.Module):
-    """A Hugging Face encoder (BERT and its kin), pooled to one vector per title."""
+    """A Hugging Face encoder (BERT and its kin); pooled to one vector per title unless `pooled` is False."""
 
-    def __init__(self, config: Mapping[str, Any], pooling: str) -> None:
+    def __init__(self, config: Mapping[str, Any], pooling: str, pooled: bool = True) -> None:
         super().__init__()
         from transformers import AutoConfig, AutoModel  # seconds to import: only where a text model is built
 
         values = {key: value for key, value in config.items() if key != "model_type"}
         settings = AutoConfig.for_model(config["model_type"], **values)
         self.trunk: nn.Module = AutoModel.from_config(settings)  # type: ignore[no-untyped-call]  # theirs
-        self.pooling = pooling
+        self.pooling, self.pooled = pooling, pooled
 
     def forward(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
         layers = self.pooling == "layers"
         output = self.trunk(input_ids=ids_BT, attention_mask=mask_BT, output_hidden_states=layers)
         states_BTD: Tensor = output.last_hidden_state
-        if self.pooling == "cls":
-            return states_BTD[:, :1]  # [B, 1, D]
         if layers:
             states = output.hidden_states  # of a shallow encoder the last layer stands in for one it has not
             states_BTD = torch.cat([states[min(layer, len(states) - 1)] for layer in TEXT_LAYERS], dim=-1)
+        if not self.pooled:
+            return states_BTD  # every token
+        if self.pooling == "cls":
+            return states_BTD[:, :1]  # [B, 1, D]
         if self.pooling != "pooler":
             weights_BT1 = mask_BT.unsqueeze(-1).to(states_BTD.dtype)
             count_B11 = weights_BT1.sum(1, keepdim=True).clamp_min(1)
@@ -160,18 +187,21 @@ class TextEncoder(nn.Module):
 
 
 class ImageEncoder(nn.Module):
-    """ResNet50 (He et al. 2015) without its classifier, pooled to one vector per photo.
+    """ResNet50 (He et al. 2015) without its classifier: one vector per photo, or one per cell of its last map.
 
     Args:
         layers: see `ModelConfig.image_layers`.
+        grid: see `ModelConfig.grid`.
         strides: "v1" halves in the 1 × 1 convolution of a stage's first block, "v1.5" in the 3 × 3. The weights fit
             both and are wrong in the other: the caller must know which it has.
         zero_init_residual: start each block as the identity (Goyal et al. 2017); trains faster from random weights.
     """
 
-    def __init__(self, strides: str = "v1.5", layers: str = "layer4", zero_init_residual: bool = False) -> None:
+    def __init__(
+        self, strides: str = "v1.5", layers: str = "layer4", grid: int = 1, zero_init_residual: bool = False
+    ) -> None:
         super().__init__()
-        self.layers = layers
+        self.layers, self.grid = layers, grid
         self.trunk = resnet50(weights=None, zero_init_residual=zero_init_residual)
         self.trunk.fc = nn.Identity()
         if strides == "v1":
@@ -179,14 +209,20 @@ class ImageEncoder(nn.Module):
                 stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
 
     def forward(self, pixels_BCXX: Tensor) -> Tensor:
-        if self.layers == "layer4":
-            vector_BD: Tensor = self.trunk(pixels_BCXX)
-            return vector_BD.unsqueeze(1)  # [B, N=1, D=2048]
         trunk = self.trunk
         early = trunk.layer2(trunk.layer1(trunk.maxpool(trunk.relu(trunk.bn1(trunk.conv1(pixels_BCXX))))))
         middle_BCYY = trunk.layer3(early)
-        means = [stage_BCYY.mean((2, 3)) for stage_BCYY in (middle_BCYY, trunk.layer4(middle_BCYY))]
-        return torch.cat(means, dim=-1).sqrt().unsqueeze(1)  # [B, N=1, D=3072]; means of a ReLU: never negative
+        last_BCYY = trunk.layer4(middle_BCYY)
+        if self.grid == 1:
+            means = [last_BCYY.mean((2, 3))]
+            if self.layers == "layer3+layer4":
+                means = [mean.sqrt() for mean in (middle_BCYY.mean((2, 3)), *means)]  # means of a ReLU: never negative
+            return torch.cat(means, dim=-1).unsqueeze(1)  # [B, N=1, D]
+        cells_BND: Tensor = last_BCYY.flatten(2).transpose(1, 2)  # row by row from the top left
+        if self.layers == "layer4":
+            return cells_BND
+        deviation_BC, mean_BC = torch.std_mean(middle_BCYY, (2, 3), correction=0)
+        return torch.cat([torch.cat([mean_BC, deviation_BC], dim=-1).unsqueeze(1), cells_BND], dim=1)
 
 
 # ── Fusion: vectors of both modalities → one vector → logits ──────────────────────────────────────────────────────────
@@ -235,29 +271,55 @@ class CrossBlock(nn.Module):
         return x_BLW.view(B, L, self.heads, W // self.heads).transpose(1, 2)  # [B, H, L, E]
 
 
+class Cells(nn.Module):
+    """Projects a photo's vectors to the fusion's width; cells of a grid learn where they stand.
+
+    The vector of layer3 in front of a grid (see `ModelConfig.image_layers`) has a projection of its own.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.fronts = config.image_cells - config.grid**2  # 0 or 1
+        projections = [
+            nn.Sequential(nn.LayerNorm(config.image_width), nn.Linear(config.image_width, config.width))
+            for _ in range(1 + self.fronts)
+        ]
+        self.cells = projections[0]
+        self.front = projections[1] if self.fronts else None
+        self.places = nn.Parameter(torch.randn(config.image_cells, config.width) * 0.02) if config.grid > 1 else None
+
+    def forward(self, x_BND: Tensor) -> Tensor:
+        x_BNW: Tensor = self.cells(x_BND[:, self.fronts :])
+        if self.front is not None:
+            x_BNW = torch.cat([self.front(x_BND[:, :1]), x_BNW], dim=1)
+        return x_BNW if self.places is None else x_BNW + self.places
+
+
 class Fusion(nn.Module):
-    """Vectors of the encoders → four levels of logits. All that is trained on frozen encoders."""
+    """Vectors of the encoders → logits of each head. All that is trained on frozen encoders."""
+
+    late_temperatures: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        width, modality, cross = config.width, config.modality, config.modality == "both" and config.fusion == "cross"
+        width, both = config.width, config.modality == "both"
         if config.reads_text:
             self.text_in = nn.Sequential(nn.LayerNorm(config.text_width), nn.Linear(config.text_width, width))
             self.no_text = nn.Parameter(torch.randn(width) * 0.02)
         if config.reads_image:
-            self.image_in = nn.Sequential(nn.LayerNorm(config.image_width), nn.Linear(config.image_width, width))
+            self.image_in = Cells(config)
             self.no_image = nn.Parameter(torch.randn(width) * 0.02)
-        if cross:
+        if both and config.fusion == "cross":
             stack = [CrossBlock(width, config.heads, config.dropout) for _ in range(2 * config.blocks)]
             self.text_blocks = nn.ModuleList(stack[: config.blocks])
             self.image_blocks = nn.ModuleList(stack[config.blocks :])
             self.mix = nn.Linear(2 * width, width)
-        joined = 2 * width if modality == "both" else width
-        self.heads = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(joined), nn.Dropout(config.dropout), nn.Linear(joined, count))
-            for count in config.classes
-        )
+        if both and config.fusion == "late":
+            self.text_heads, self.image_heads = _heads(config, width), _heads(config, width)
+            self.register_buffer("late_temperatures", torch.ones(2))  # of text and image, fitted on held-out rows
+        else:
+            self.heads = _heads(config, 2 * width if both else width)
 
     def forward(
         self,
@@ -270,25 +332,55 @@ class Fusion(nn.Module):
         """See `CategoryModel.fuse`."""
         if self.config.modality == "text":
             text_BTW, mask_BT = _tokens(self.text_in, self.no_text, text_BTD, has_text_B, text_mask_BT)
-            return self._classify(_mean(text_BTW, mask_BT))
+            return _classify(self.heads, _mean(text_BTW, mask_BT))
         if self.config.modality == "image":
             image_BNW, mask_BN = _tokens(self.image_in, self.no_image, image_BND, has_image_B, None)
-            return self._classify(_mean(image_BNW, mask_BN))
+            return _classify(self.heads, _mean(image_BNW, mask_BN))
         text_BTW, mask_BT = _tokens(self.text_in, self.no_text, text_BTD, has_text_B, text_mask_BT)
         image_BNW, mask_BN = _tokens(self.image_in, self.no_image, image_BND, has_image_B, None)
         text_BW, image_BW = _mean(text_BTW, mask_BT), _mean(image_BNW, mask_BN)
+        if self.config.fusion == "late":
+            return self._late(text_BW, image_BW, has_text_B, has_image_B)
         if self.config.fusion == "concat":
-            return self._classify(torch.cat([text_BW, image_BW], dim=-1))
+            return _classify(self.heads, torch.cat([text_BW, image_BW], dim=-1))
         key_BKW = torch.cat([text_BTW, image_BNW], dim=1)
         mask_BK = torch.cat([mask_BT, mask_BN], dim=1)
         for text_block, image_block in zip(self.text_blocks, self.image_blocks, strict=True):
             text_BTW = text_block(text_BTW, key_BKW, mask_BK)
             image_BNW = image_block(image_BNW, key_BKW, mask_BK)
         seen_BW = self.mix(torch.cat([_mean(text_BTW, mask_BT), _mean(image_BNW, mask_BN)], dim=-1))
-        return self._classify(torch.cat([seen_BW, text_BW], dim=-1))
+        return _classify(self.heads, torch.cat([seen_BW, text_BW], dim=-1))
 
-    def _classify(self, vector_BV: Tensor) -> list[Tensor]:
-        return [head(vector_BV) for head in self.heads]  # 4 × [B, C]
+    def _late(
+        self, text_BW: Tensor, image_BW: Tensor, has_text_B: Tensor | None, has_image_B: Tensor | None
+    ) -> list[Tensor]:
+        """Mean of both models' probabilities as log-probabilities; a missing modality leaves it to the other."""
+        has_B = torch.ones(len(text_BW), dtype=torch.bool, device=text_BW.device)
+        text_B = has_B if has_text_B is None else has_text_B.bool()
+        image_B = has_B if has_image_B is None else has_image_B.bool()
+        weight_2B = torch.stack([text_B | ~image_B, image_B | ~text_B]).to(text_BW.dtype)
+        log_weight_2B1 = (weight_2B / weight_2B.sum(0)).log().unsqueeze(-1)
+        of_text, of_image = self.late_temperatures.unbind()
+        return [
+            torch.logaddexp(
+                log_weight_2B1[0] + F.log_softmax(text_BC / of_text, dim=-1),
+                log_weight_2B1[1] + F.log_softmax(image_BC / of_image, dim=-1),
+            )
+            for text_BC, image_BC in zip(
+                _classify(self.text_heads, text_BW), _classify(self.image_heads, image_BW), strict=True
+            )
+        ]
+
+
+def _heads(config: ModelConfig, width: int) -> nn.ModuleList:
+    return nn.ModuleList(
+        nn.Sequential(nn.LayerNorm(width), nn.Dropout(config.dropout), nn.Linear(width, count))
+        for count in config.classes
+    )
+
+
+def _classify(heads: nn.ModuleList, vector_BV: Tensor) -> list[Tensor]:
+    return [head(vector_BV) for head in heads]  # S × [B, C]
 
 
 def _tokens(
@@ -333,20 +425,22 @@ class CategoryModel(nn.Module):
         self.text_encoder: TextEncoder | None = None
         self.image_encoder: ImageEncoder | None = None
         if encoders and config.reads_text and config.text_encoder is not None:
-            self.text_encoder = TextEncoder(config.text_encoder, config.text_pooling)
+            self.text_encoder = TextEncoder(config.text_encoder, config.text_pooling, config.keys == "pooled")
         if encoders and config.reads_image:
-            self.image_encoder = ImageEncoder(config.resnet_strides, config.image_layers, zero_init_residual)
+            self.image_encoder = ImageEncoder(
+                config.resnet_strides, config.image_layers, config.grid, zero_init_residual
+            )
         self.fusion = Fusion(config)
 
     def encode_text(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
-        """Titles → [B, T=1, D] pooled; ids int64, mask 1 for tokens and 0 for padding."""
+        """Titles → [B, T, D], T = 1 when pooled; ids int64, mask 1 for tokens and 0 for padding."""
         if self.text_encoder is None:
             raise ModelError("this model was built without a text encoder")
         text_BTD: Tensor = self.text_encoder(ids_BT, mask_BT)
         return text_BTD
 
     def encode_image(self, pixels_BCXX: Tensor) -> Tensor:
-        """Photos → [B, N=1, D] pooled; normalised float pixels, best in channels-last layout."""
+        """Photos → [B, N, D], N = 1 when pooled; normalised float pixels, best in channels-last layout."""
         if self.image_encoder is None:
             raise ModelError("this model was built without an image encoder")
         image_BND: Tensor = self.image_encoder(pixels_BCXX)
@@ -360,7 +454,7 @@ class CategoryModel(nn.Module):
         has_image_B: Tensor | None = None,
         text_mask_BT: Tensor | None = None,
     ) -> list[Tensor]:
-        """Encoded vectors → four logits [B, C].
+        """Encoded vectors → logits [B, C] of each head.
 
         Args:
             text_BTD, image_BND: None only for the modality that this model does not read.
@@ -379,21 +473,24 @@ class CategoryModel(nn.Module):
         has_text_B: Tensor | None = None,
         has_image_B: Tensor | None = None,
     ) -> list[Tensor]:
-        """Token ids and normalised photos → four logits [B, C]; arguments of a modality not read may be None."""
+        """Token ids and normalised photos → logits [B, C] of each head; what the model does not read may be None."""
         text_BTD = self.encode_text(ids_BT, mask_BT) if ids_BT is not None and mask_BT is not None else None
         image_BND = self.encode_image(pixels_BCXX) if pixels_BCXX is not None else None
-        return self.fuse(text_BTD, image_BND, has_text_B, has_image_B)
+        text_mask_BT = mask_BT if self.config.keys == "sequence" else None
+        return self.fuse(text_BTD, image_BND, has_text_B, has_image_B, text_mask_BT)
 
 
-def loss(logits: Sequence[Tensor], targets_B4: Tensor, weights: Sequence[float] = LEVEL_WEIGHTS) -> Tensor:
-    """Weighted sum over levels of the mean cross-entropy of the rows that have the level.
+def loss(logits: Sequence[Tensor], targets_BS: Tensor, weights: Sequence[float] = LEVEL_WEIGHTS) -> Tensor:
+    """Weighted sum over heads of the mean cross-entropy of the rows that have the level.
 
     Args:
-        logits: 4 × [B, C].
-        targets_B4: int64 rows of `Taxonomy.path_classes`; -1 is ignored, and a level without any row adds nothing.
+        logits: S × [B, C].
+        targets_BS: int64 rows of `Taxonomy.path_classes` (of a flat head: the taxonomy row); -1 is ignored, and a level
+            without any row adds nothing.
+        weights: of the levels, in order; a flat head takes the first.
     """
-    total = torch.zeros((), device=targets_B4.device)
-    for logits_BC, targets_B, weight in zip(logits, targets_B4.unbind(1), weights, strict=True):
+    total = torch.zeros((), device=targets_BS.device)
+    for logits_BC, targets_B, weight in zip(logits, targets_BS.unbind(1), weights[: len(logits)], strict=True):
         summed = F.cross_entropy(logits_BC.float(), targets_B, ignore_index=IGNORED, reduction="sum")
         total = total + weight * summed / (targets_B != IGNORED).sum().clamp_min(1)
     return total

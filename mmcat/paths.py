@@ -92,8 +92,9 @@ class PathIndex:
             self._starts.append((starts, nodes_P[columns][starts]))
 
     def scores(self, logits: Sequence[Floats]) -> Scores:
-        """Logits 4 × [B, C] → path scores [B, P]."""
-        return path_log_scores([log_softmax(logits_BC) for logits_BC in logits], self.path_classes)
+        """Logits 4 × [B, C], or [B, P] of one flat head → path scores [B, P]."""
+        log_probs = [log_softmax(logits_BC) for logits_BC in logits]
+        return log_probs[0] if len(log_probs) == 1 else path_log_scores(log_probs, self.path_classes)
 
     def node_marginals(self, probabilities_BP: Scores) -> list[Scores]:
         """Path probabilities → per level [B, nodes], columns as in `Taxonomy.nodes`."""

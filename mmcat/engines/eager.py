@@ -58,17 +58,21 @@ class EagerEngine:
             has_text_B = torch.from_numpy(batch.has_text).to(self._device)
             has_image_B = torch.from_numpy(batch.has_image).to(self._device)
             text_BTD, image_BND = self._text(batch, has_text_B), self._image(batch, has_image_B)
-            logits = self._model.fuse(text_BTD, image_BND, has_text_B, has_image_B)
+            mask_BT = None
+            if self._model.config.keys == "sequence" and batch.mask is not None:
+                mask_BT = torch.from_numpy(batch.mask).to(self._device)
+            logits = self._model.fuse(text_BTD, image_BND, has_text_B, has_image_B, mask_BT)
             return [level_BC.float().cpu().numpy() for level_BC in logits]
 
     def _text(self, batch: Batch, has_text_B: Tensor) -> Tensor | None:
-        """[B, 1, D] float32; zeros where there is no title."""
+        """[B, T, D] float32, T = 1 when pooled; zeros where there is no title."""
         config = self._model.config
         if not config.reads_text:
             return None
         if batch.ids is None or batch.mask is None:
             raise ModelError("this model reads titles and the batch has no token ids")
-        text_BTD = torch.zeros(len(batch), 1, config.text_width, device=self._device)
+        tokens = batch.ids.shape[1] if config.keys == "sequence" else 1
+        text_BTD = torch.zeros(len(batch), tokens, config.text_width, device=self._device)
         if batch.has_text.any():
             ids_KT = torch.from_numpy(batch.ids[batch.has_text]).to(self._device)
             mask_KT = torch.from_numpy(batch.mask[batch.has_text]).to(self._device)
@@ -76,10 +80,11 @@ class EagerEngine:
         return text_BTD
 
     def _image(self, batch: Batch, has_image_B: Tensor) -> Tensor | None:
-        """[B, 1, D] float32; zeros where there is no photo."""
-        if not self._model.config.reads_image:
+        """[B, N, D] float32, N = 1 when pooled; zeros where there is no photo."""
+        config = self._model.config
+        if not config.reads_image:
             return None
-        image_BND = torch.zeros(len(batch), 1, self._model.config.image_width, device=self._device)
+        image_BND = torch.zeros(len(batch), config.image_cells, config.image_width, device=self._device)
         if batch.pixels is not None and len(batch.pixels):
             pixels_KXXC = torch.from_numpy(batch.pixels).to(self._device)
             pixels_KCXX = pixels_KXXC.permute(0, 3, 1, 2)  # a view whose memory is channels-last already

@@ -5,9 +5,9 @@ skewed depth, stops that are parents, and an id that stands under two parents. W
 ResNet50 alone is 94 MB): share one per session.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -64,7 +64,7 @@ def tiny_tokenizer() -> Tokenizer:
 def tiny_config(
     taxonomy: Taxonomy,
     modality: Literal["text", "image", "both"] = "both",
-    fusion: Literal["concat", "cross"] = "cross",
+    fusion: Literal["concat", "cross", "late"] = "cross",
 ) -> ModelConfig:
     """BERT 1 × 32 and a fusion 32 wide with two blocks and four heads."""
     bert = {
@@ -91,18 +91,23 @@ def tiny_config(
 
 def tiny_parts(
     modality: Literal["text", "image", "both"] = "both",
-    fusion: Literal["concat", "cross"] = "cross",
+    fusion: Literal["concat", "cross", "late"] = "cross",
     seed: int = 0,
     taxonomy: Taxonomy | None = None,
+    **changes: Any,
 ) -> TinyParts:
-    """The parts of a tiny bundle, random by `seed`; torch's own random state is left as it was."""
+    """The parts of a tiny bundle, random by `seed`; torch's own random state is left as it was.
+
+    Args:
+        changes: of the model's configuration.
+    """
     taxonomy = taxonomy or tiny_taxonomy()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = CategoryModel(tiny_config(taxonomy, modality, fusion)).eval()
+        model = CategoryModel(replace(tiny_config(taxonomy, modality, fusion), **changes)).eval()
         with torch.no_grad():  # spread the logits, so that answers differ between listings
-            for head in model.fusion.heads:
-                for parameter in head.parameters():
+            for name, parameter in model.fusion.named_parameters():
+                if "heads." in name:
                     parameter.mul_(3.0)
     return TinyParts(
         model=model,
@@ -117,14 +122,15 @@ def make_tiny_bundle(
     folder: str | Path,
     *,
     modality: Literal["text", "image", "both"] = "both",
-    fusion: Literal["concat", "cross"] = "cross",
+    fusion: Literal["concat", "cross", "late"] = "cross",
     seed: int = 0,
     taxonomy: Taxonomy | None = None,
     name: str = "tiny",
     created_ms: int = CREATED_MS,
+    **changes: Any,
 ) -> Path:
-    """Writes a tiny bundle to `folder` and returns it."""
-    parts = tiny_parts(modality, fusion, seed, taxonomy)
+    """Writes a tiny bundle to `folder` and returns it; `changes` as in `tiny_parts`."""
+    parts = tiny_parts(modality, fusion, seed, taxonomy, **changes)
     bundle.write(
         folder,
         model=parts.model,

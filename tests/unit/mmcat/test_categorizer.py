@@ -6,6 +6,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -65,6 +66,27 @@ def test_every_listing_gets_one_result_in_order(categorizer: Categorizer) -> Non
         likely = [result.probability, *(other.probability for other in result.alternatives)]
         assert likely == sorted(likely, reverse=True)
         assert len({tuple(n.id for n in p) for p in [result.path, *(o.path for o in result.alternatives)]}) == 3
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"keys": "sequence", "grid": 2},
+        {"keys": "sequence", "grid": 2, "image_layers": "layer3+layer4", "text_pooling": "layers"},
+        {"keys": "sequence"},
+        {"fusion": "late"},
+        {"classes": (12,)},
+    ],
+    ids=["grid", "grid of two stages", "one cell", "late", "flat"],
+)
+def test_every_member_of_the_family_answers_a_listing_alone_as_among_others(
+    changes: dict[str, Any], tmp_path: Path
+) -> None:
+    categorizer = Categorizer.load(make_tiny_bundle(tmp_path / "bundle", **changes), device="cpu", precision="fp32")
+    together = categorizer.categorize(LISTINGS)
+    assert len({result.path for result in together}) > 3
+    for listing, result in zip(LISTINGS, together, strict=True):
+        assert _same(categorizer.categorize([listing])[0], result)
 
 
 def test_answers_differ_and_both_decisions_occur(categorizer: Categorizer) -> None:

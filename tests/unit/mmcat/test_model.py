@@ -14,7 +14,7 @@ from mmcat.errors import ModelError
 from mmcat.model import CategoryModel, CrossBlock, Fusion, ImageEncoder, ModelConfig, loss
 from tests.support.tiny import tiny_config, tiny_taxonomy
 
-FAMILY = [("text", "cross"), ("image", "cross"), ("both", "concat"), ("both", "cross")]
+FAMILY = [("text", "cross"), ("image", "cross"), ("both", "concat"), ("both", "cross"), ("both", "late")]
 BATCH = 5
 
 
@@ -25,6 +25,11 @@ def _seed() -> None:
 
 def _config(modality: str = "both", fusion: str = "cross") -> ModelConfig:
     return replace(tiny_config(tiny_taxonomy()), modality=modality, fusion=fusion)  # type: ignore[arg-type]  # by name
+
+
+def _sequence() -> ModelConfig:
+    """Tokens × a grid of 2 × 2 cells (photos of 64 px)."""
+    return replace(_config(), keys="sequence", px=64, grid=2)
 
 
 def _fusion(modality: str = "both", fusion: str = "cross") -> Fusion:
@@ -70,7 +75,11 @@ def _slow_block(block: CrossBlock, query: Tensor, keys: Tensor, allowed: Tensor)
 
 def _slow_cross(fusion: Fusion, text: Tensor, image: Tensor) -> list[Tensor]:
     """The whole of "cross" for one listing [T, D], [N, D], nothing missing."""
-    t, i = fusion.text_in(text), fusion.image_in(image)
+    t = fusion.text_in(text)
+    cells = fusion.image_in
+    i = torch.stack([(cells.front if n < cells.fronts else cells.cells)(image[n]) for n in range(len(image))])  # type: ignore[misc]
+    if cells.places is not None:
+        i = i + cells.places
     keys, allowed = torch.cat([t, i]), torch.ones(len(t) + len(i), dtype=torch.bool)
     asked_t, asked_i = t, i
     for text_block, image_block in zip(fusion.text_blocks, fusion.image_blocks, strict=True):
@@ -91,6 +100,54 @@ def test_cross_attention_equals_the_slow_reference(tokens: int, cells: int, head
         fast = fusion(text, image)
         slow = [_slow_cross(fusion, text[row], image[row]) for row in range(BATCH)]
     assert _close(fast, [torch.stack([row[level] for row in slow]) for level in range(4)], 1e-4)
+
+
+@pytest.mark.parametrize("layers", ["layer4", "layer3+layer4"])
+def test_a_grid_of_cells_equals_the_slow_reference(layers: str) -> None:
+    fusion = Fusion(replace(_sequence(), image_layers=layers)).eval()  # type: ignore[arg-type]  # by name
+    text, image = _features(6, fusion.config.image_cells)
+    with torch.no_grad():
+        fast = fusion(text, image)
+        slow = [_slow_cross(fusion, text[row], image[row]) for row in range(BATCH)]
+    assert _close(fast, [torch.stack([row[level] for row in slow]) for level in range(4)], 1e-4)
+
+
+def test_a_cell_counts_for_where_it_stands() -> None:
+    fusion = Fusion(_sequence()).eval()
+    text, image = _features(3, 4)
+    assert not _close(fusion(text, image), fusion(text, image.flip(1)))
+    assert fusion.image_in.places is not None
+    torch.nn.init.zeros_(fusion.image_in.places)
+    assert _close(fusion(text, image), fusion(text, image.flip(1)), 1e-4)
+
+
+def test_late_fusion_averages_the_probabilities_of_its_two_models() -> None:
+    member = _fusion("both", "late")
+    member.late_temperatures.copy_(torch.tensor([2.0, 0.5]))
+    text, image = _features()
+    has_text, has_image = torch.tensor([1, 0, 1, 0, 1]).bool(), torch.tensor([1, 1, 0, 0, 1]).bool()
+    alone = {name: Fusion(replace(member.config, modality=name)).eval() for name in ("text", "image")}
+    for name, single in alone.items():
+        weights = {key.replace(f"{name}_heads.", "heads."): value for key, value in member.state_dict().items()}
+        single.load_state_dict({key: weights[key] for key in single.state_dict()})
+    of_text = [level / 2.0 for level in alone["text"](text, None, has_text)]
+    of_image = [level / 0.5 for level in alone["image"](None, image, None, has_image)]
+    for level, found in enumerate(member(text, image, has_text, has_image)):
+        p_text, p_image = of_text[level].softmax(-1), of_image[level].softmax(-1)
+        for row in range(BATCH):
+            expected = (p_text[row] + p_image[row]) / 2  # both there, or both missing
+            if has_text[row] != has_image[row]:
+                expected = p_text[row] if has_text[row] else p_image[row]
+            assert torch.allclose(found[row].exp(), expected, atol=1e-5)
+
+
+def test_a_flat_head_answers_paths_and_learns_them() -> None:
+    member = Fusion(replace(_config(), classes=(7,))).eval()
+    (logits,) = member(*_features())
+    assert logits.shape == (BATCH, 7)
+    targets = torch.tensor([[0], [3], [6], [2], [3]])
+    expected = torch.nn.functional.cross_entropy(logits, targets[:, 0])
+    assert loss([logits], targets).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_a_block_has_the_papers_number_of_parameters() -> None:
@@ -152,7 +209,7 @@ def test_a_missing_modality_changes_the_answer_and_its_token_learns(modality: st
     assert all(token.grad is not None and token.grad.abs().sum() > 0 for token in tokens)
 
 
-@pytest.mark.parametrize(("modality", "fusion"), [("text", "cross"), ("both", "concat"), ("both", "cross")])
+@pytest.mark.parametrize(("modality", "fusion"), [member for member in FAMILY if member[0] != "image"])
 def test_padding_changes_nothing(modality: str, fusion: str) -> None:
     member = _fusion(modality, fusion)
     text, image = _features(3)
@@ -173,9 +230,10 @@ def test_a_missing_modality_is_one_token_however_long_its_place(modality: str, f
         assert _close(long, member(short_text, short_image, has_text, has_image))
 
 
-def test_an_answer_does_not_depend_on_its_batch_mates() -> None:
-    member = _fusion()
-    text, image = _features()
+@pytest.mark.parametrize(("modality", "fusion"), FAMILY)
+def test_an_answer_does_not_depend_on_its_batch_mates(modality: str, fusion: str) -> None:
+    member = _fusion(modality, fusion)
+    text, image = _features(3, 4)
     has_image = torch.tensor([1, 0, 1, 1, 0]).bool()
     together = member(text, image, None, has_image)
     for row in range(BATCH):
@@ -210,6 +268,20 @@ def test_the_whole_model_equals_its_parts() -> None:
     with torch.no_grad():
         parts = model.fuse(model.encode_text(ids, mask), model.encode_image(pixels))
         assert _close(model(ids, mask, pixels), parts)
+
+
+def test_a_sequence_model_reads_tokens_and_cells_whatever_the_padding() -> None:
+    model = CategoryModel(replace(_sequence(), image_layers="layer3+layer4", text_pooling="layers")).eval()
+    ids, mask = torch.randint(5, 200, (2, 6)), torch.ones(2, 6, dtype=torch.int64)
+    padded = torch.cat([ids, torch.zeros(2, 5, dtype=torch.int64)], dim=1)
+    padded_mask = torch.cat([mask, torch.zeros(2, 5, dtype=torch.int64)], dim=1)
+    pixels = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        text, image = model.encode_text(ids, mask), model.encode_image(pixels)
+        assert text.shape == (2, 6, model.config.text_width)
+        assert image.shape == (2, model.config.image_cells, model.config.image_width) == (2, 5, 2048)
+        assert _close(model(ids, mask, pixels), model(padded, padded_mask, pixels))
+        assert _close(model(ids, mask, pixels), model.fuse(text, image))
 
 
 def test_features_are_enough_without_encoders() -> None:
@@ -253,6 +325,21 @@ def test_two_stages_stand_side_by_side_as_square_roots_of_their_means() -> None:
     ids, mask = torch.randint(5, 200, (2, 6)), torch.ones(2, 6, dtype=torch.int64)
     with torch.no_grad():
         assert len(model(ids, mask, pixels)) == 4
+
+
+def test_cells_are_those_of_the_last_map_behind_one_of_the_map_before() -> None:
+    encoder = ImageEncoder(layers="layer3+layer4", grid=2).eval()
+    seen: dict[str, Tensor] = {}
+    encoder.trunk.layer3.register_forward_hook(lambda _, __, output: seen.update(middle=output))
+    encoder.trunk.layer4.register_forward_hook(lambda _, __, output: seen.update(last=output))
+    with torch.no_grad():
+        found = encoder(torch.randn(2, 3, 64, 64))
+    for row in range(2):
+        middle = seen["middle"][row].flatten(1)
+        assert torch.allclose(found[row, 0], torch.cat([middle.mean(1), middle.std(1, correction=0)]), atol=1e-5)
+        for y in range(2):
+            for x in range(2):
+                assert torch.allclose(found[row, 1 + 2 * y + x], seen["last"][row, :, y, x])
 
 
 def test_zero_init_makes_each_residual_start_as_the_identity() -> None:
@@ -300,8 +387,8 @@ def test_loss_falls_on_sixteen_samples(modality: str, fusion: str) -> None:
 def test_a_configuration_survives_json(modality: str, fusion: str) -> None:
     config = _config(modality, fusion)
     assert ModelConfig.from_json(config.to_json()) == config
-    with pytest.raises(ModelError, match="grid"):
-        ModelConfig.from_json({**config.to_json(), "grid": 4})
+    with pytest.raises(ModelError, match="depth"):
+        ModelConfig.from_json({**config.to_json(), "depth": 4})
 
 
 @pytest.mark.parametrize(
@@ -314,6 +401,9 @@ def test_a_configuration_survives_json(modality: str, fusion: str) -> None:
         ({"resnet_strides": "v2"}, "resnet_strides must be"),
         ({"px": 16}, "px 16"),
         ({"blocks": 0}, "blocks 0"),
+        ({"grid": 4, "keys": "sequence", "px": 224}, "4 × 4 cells needs keys sequence and photos of 128 px"),
+        ({"grid": 7, "px": 224}, "not keys pooled"),
+        ({"keys": "tokens"}, "keys must be"),
         ({"classes": (1, 2, 3)}, "four class counts"),
         ({"text_encoder": None}, "needs a text_encoder"),
     ],

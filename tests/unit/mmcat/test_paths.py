@@ -25,6 +25,14 @@ def test_four_argmaxes_that_make_no_path_decode_to_the_best_one_that_exists() ->
     assert [node.id for node in answer] == ["fashion", "shoes", "sneakers", "women"]
 
 
+def test_a_flat_head_scores_its_paths_directly() -> None:
+    index = PathIndex(tiny_taxonomy())
+    logits = np.random.default_rng(0).normal(size=(3, 12)).astype(np.float32)
+    scores = index.scores([logits])
+    assert np.allclose(np.exp(scores).sum(axis=1), 1)
+    assert (index.decode(scores).rows[:, 0] == logits.argmax(axis=1)).all()
+
+
 def test_ties_go_to_the_lower_row_whatever_top_k() -> None:
     index = PathIndex(Taxonomy.from_names([["a"], ["b"], ["c"], ["d"]]))
     scores = np.array([[0.0, 1.0, 1.0, 1.0]])
