@@ -3,13 +3,17 @@
 Runs in the poll thread only (librdkafka calls it from within `consume`). Between the Kafka consumer and offsets.py.
 """
 
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import Final
 
 import structlog
 
 from consumer.budget import Budget
+from consumer.ending import Ending
 from consumer.health import Health
 from consumer.kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition, make_consumer
 from consumer.metrics import Metrics
@@ -19,14 +23,18 @@ from consumer.settings import Settings
 
 log = structlog.get_logger("mmcat.assignment")
 
-ASK_S = 10.0
+ASK_S: Final = 5.0  # for one question where the group committed: a service that is to end waits for the answer
+ASK_AGAIN_S: Final = 0.5
+REST_S: Final = 1.0  # before a refused record is tried again: no hot loop, and soon after the topic takes it
 
 
 class Assignment:
     """Joins a group, and keeps what of its partitions was polled, finished and committed.
 
     Args:
+        ending: bounds what is waited for; once the service is to end, nothing is asked again.
         on_error: told of what the client says outside of polls.
+        clock: monotonic seconds.
     """
 
     def __init__(
@@ -36,7 +44,9 @@ class Assignment:
         health: Health,
         budget: Budget,
         *,
+        ending: Ending,
         on_error: Callable[[KafkaError], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.consumer = self._consumer = make_consumer(
             settings.kafka,
@@ -46,16 +56,24 @@ class Assignment:
         )
         self._settings = settings
         self._metrics, self._health, self._budget = metrics, health, budget
+        self._ending, self._on_error, self._clock = ending, on_error, clock
         self._offsets = Offsets()
         self._stopped: set[Partition] = set()  # their committed offset is gone: a person decides
+        self._resting: dict[Partition, float] = {}  # sought back; paused until then
+        self._behind: dict[Partition, int] = {}  # sought back to here; nothing past it is committed yet
         self._paused = False
-        self._closing = False
+        self._leaving = False
 
     def subscribe(self) -> None:
         """Join the group; assignments come while polling."""
         self._consumer.subscribe(
             [self._settings.topics.input], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
         )
+
+    def leave(self) -> None:
+        """Give all partitions up and leave the group. Blocks as long as brokers are away: to be called in a thread."""
+        self._leaving = True
+        self._consumer.close()
 
     def started(self, origin: Origin) -> Lease | None:
         """A record was polled: note it under its partition's lease; None where the partition is not ours (any more)."""
@@ -67,66 +85,109 @@ class Assignment:
     # pause ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def pause_or_resume(self) -> None:
-        """Follow the budget."""
+        """Follow the budget, and let partitions go on that have rested."""
         full = self._budget.full()
         if full != self._paused:
             self._paused = full
-            self._pause() if full else self._resume()
+            self._pause() if full else self._resume(self._held)
             self._metrics.paused.set(int(full))
+        now = self._clock()
+        rested = [one for one, due in self._resting.items() if due <= now]
+        for one in rested:
+            del self._resting[one]
+        self._resume(rested)
 
     def pause_all(self) -> None:
         """Nothing more from any partition: the service ends."""
-        self._closing = self._paused = True
+        self._paused = True
         self._pause()
 
-    def _pause(self) -> None:
-        self._consumer.pause([TopicPartition(*lease.partition) for lease in self._offsets.leases])
+    @property
+    def _held(self) -> list[Partition]:
+        return [lease.partition for lease in self._offsets.leases]
 
-    def _resume(self) -> None:
-        held = (lease.partition for lease in self._offsets.leases)
-        self._consumer.resume([TopicPartition(*one) for one in held if one not in self._stopped])
+    def _pause(self) -> None:
+        self._consumer.pause([TopicPartition(*one) for one in self._held])
+
+    def _resume(self, partitions: Iterable[Partition]) -> None:
+        """Those of them that nothing holds back."""
+        if not self._paused:
+            free = [one for one in partitions if one not in self._stopped and one not in self._resting]
+            self._consumer.resume([TopicPartition(*one) for one in free])
 
     # commit ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def commit(self, *, wait: bool = False) -> None:
-        """Commit what has become finished since the last time."""
-        self._commit(self._offsets.changed(), wait=wait)
+    def commit(self, wait_s: float = 0.0) -> None:
+        """Commit what has become finished since the last time; block for the broker's word on it, so long at most."""
+        self._commit(self._offsets.changed(), wait_s)
 
-    def _commit(self, offsets: dict[Partition, int], *, wait: bool) -> None:
+    def _commit(self, offsets: dict[Partition, int], wait_s: float = 0.0) -> None:
         if not offsets:
             return
         wanted = [TopicPartition(topic, partition, offset) for (topic, partition), offset in offsets.items()]
+        if wait_s > 0:
+            self._committed(*self._word_on(wanted, wait_s))
+            return
         try:
-            if wait:
-                self._consumer.commit(offsets=wanted, asynchronous=False)
-            else:
-                self._consumer.commit(offsets=wanted, asynchronous=True)
+            self._consumer.commit(offsets=wanted, asynchronous=True)
         except KafkaException as error:
-            # During a rebalance the broker may refuse (ILLEGAL_GENERATION): the new owner replays. Else: next time.
-            log.warning("commit_failed", detail=str(error.args[0])[:200], partitions=len(offsets))
-            self._offsets.forget(offsets)
+            self._committed(error.args[0], wanted)
+
+    def _word_on(
+        self, wanted: list[TopicPartition], wait_s: float
+    ) -> tuple[KafkaError | None, Sequence[TopicPartition]]:
+        """Commit, and wait. The client's own wait takes a minute with the brokers away, so a thread is left to it.
+
+        While the consumer is closed it lets no other thread in; but then this is one that may be left behind already.
+        """
+        words: SimpleQueue[tuple[KafkaError | None, Sequence[TopicPartition]]] = SimpleQueue()
+
+        def ask() -> None:
+            try:
+                words.put((None, self._consumer.commit(offsets=wanted, asynchronous=False) or ()))
+            except KafkaException as error:
+                words.put((error.args[0], wanted))
+
+        if self._leaving:
+            ask()
+        else:
+            threading.Thread(target=ask, name="commit", daemon=True).start()
+        try:
+            return words.get(timeout=wait_s)
+        except Empty:
+            return KafkaError(KafkaError._TIMED_OUT), wanted
 
     def _committed(self, error: KafkaError | None, partitions: Sequence[TopicPartition]) -> None:
-        """librdkafka's report of an asynchronous commit."""
+        """The broker's word on a commit, or that there is none."""
         failed = [one for one in partitions if error is not None or one.error is not None]
         if failed:
+            # During a rebalance the broker may refuse (ILLEGAL_GENERATION): the new owner replays. Else: next time.
             log.warning("commit_failed", detail=str(error or failed[0].error)[:200], partitions=len(failed))
             self._offsets.forget((one.topic, one.partition) for one in failed)
+        for one in partitions:
+            if one not in failed and one.offset > self._behind.get((one.topic, one.partition), one.offset):
+                del self._behind[one.topic, one.partition]
+                self._show_held_up()
 
     # failure ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def seek_back(self, lease: Lease) -> None:
-        """A record of this lease was not taken by the broker: drop its work, read its partition again from the gap."""
-        if self._offsets.lease(lease.partition) is not lease or (offset := lease.end()) is None:
+        """A record of this lease was not taken by the broker: drop its work, read its partition again from the gap.
+
+        After a rest: what is refused now is most likely refused again at once.
+        """
+        partition = lease.partition
+        if self._offsets.lease(partition) is not lease or (offset := lease.end()) is None:
             return  # already sought back, or no longer ours
-        self._offsets.begin(lease.partition)
-        where = TopicPartition(*lease.partition, offset)
-        log.warning("seek_back", partition=lease.partition[1], offset=offset)
+        self._offsets.begin(partition)
+        self._resting[partition] = self._clock() + REST_S
+        self._behind[partition] = offset
+        self._show_held_up()
+        where = TopicPartition(*partition, offset)
+        log.warning("seek_back", partition=partition[1], offset=offset, rest_s=REST_S)
         try:
             self._consumer.pause([where])
             self._consumer.seek(where)
-            if not self._paused:
-                self._consumer.resume([where])
         except KafkaException as error:
             self._restart(where, error)
 
@@ -135,50 +196,69 @@ class Assignment:
         log.warning("seek_refused", partition=where.partition, detail=str(error.args[0])[:200])
         self._consumer.incremental_unassign([where])
         self._consumer.incremental_assign([where])
-        if self._paused:
-            self._consumer.pause([where])
+        self._consumer.pause([where])
 
     def out_of_range(self, partition: Partition, error: KafkaError) -> None:
         """The committed offset is gone (retention, or a topic made anew): alarm, stop this partition."""
         self._stopped.add(partition)
         self._consumer.pause([TopicPartition(*partition)])
         self._metrics.out_of_range.labels(partition[1]).inc()
-        stopped = ", ".join(str(number) for _, number in sorted(self._stopped))
-        self._health.set("offsets", f"partitions {stopped}: the committed offset is out of range; set it by hand")
+        self._show_held_up()
         log.error("offset_out_of_range", topic=partition[0], partition=partition[1], detail=error.str())
+
+    def _show_held_up(self) -> None:
+        """For /readyz: which partitions do not go on, and why."""
+        stopped = ", ".join(str(number) for _, number in sorted(self._stopped))
+        behind = ", ".join(f"{number} (from offset {offset})" for (_, number), offset in sorted(self._behind.items()))
+        refused = f"partitions {behind}: the broker did not take a record; tried again each second"
+        gone = f"partitions {stopped}: the committed offset is out of range; set it by hand"
+        self._health.set("deliveries", refused if behind else None)
+        self._health.set("offsets", gone if stopped else None)
 
     # rebalance ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """Start each where the group committed, or at its beginning; pause flags are set anew."""
+        """Start each where the group committed, or at its beginning; pause flags are set anew.
+
+        A service that is to end starts none: under no lease, what comes of them is dropped.
+        """
         for one in self._committed_of(partitions):
             if one.offset < 0:
                 one.offset = OFFSET_BEGINNING
             self._offsets.begin((one.topic, one.partition))
             consumer.incremental_assign([one])
-        self._pause() if self._paused else self._resume()
-        held = [lease.partition[1] for lease in self._offsets.leases]
+        self._pause() if self._paused else self._resume(self._held)
         self._health.set("assignment", None)
-        log.info("assigned", partitions=[one.partition for one in partitions], held=sorted(held))
+        held = sorted(number for _, number in self._held)
+        log.info("assigned", partitions=[one.partition for one in partitions], held=held)
 
     def _committed_of(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
-        while True:
+        """Where the group committed; asks until that is known of each, for without it none may be started anywhere."""
+        while not self._ending.told:
             try:
-                return self._consumer.committed(partitions, timeout=ASK_S)
+                answers = self._consumer.committed(partitions, timeout=ASK_S)
             except KafkaException as error:
-                # We have just joined, so the coordinator is there; without its answer we must not start anywhere.
-                log.warning("committed_unknown", detail=str(error.args[0])[:200])
-                self._health.beat()
+                problem = error.args[0]
+            else:  # an answer may hold an error for one partition; its offset then looks as if nothing was committed
+                problem = next((one.error for one in answers if one.error is not None), None)
+                if problem is None:
+                    return answers
+            log.warning("committed_unknown", detail=str(problem)[:200])
+            self._health.set("assignment", "the broker does not say where the group committed")
+            self._health.beat()
+            self._on_error(problem)
+            self._ending.wait(ASK_AGAIN_S)
+        return []
 
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Finish what is in flight within a deadline, commit, give them up; the rest the next owner reads again."""
         given = [(one.topic, one.partition) for one in partitions]
         leases = [lease for one in given if (lease := self._offsets.lease(one)) is not None]
-        deadline = time.monotonic() + (0 if self._closing else self._settings.revoke_s)
-        while any(lease.unfinished for lease in leases) and time.monotonic() < deadline:
+        deadline = self._clock() + self._settings.revoke_s
+        while any(lease.unfinished for lease in leases) and self._clock() < deadline and self._ending.drain_s:
             self._budget.wait_change(0.05)
         left = sum(lease.unfinished for lease in leases)
-        self._commit(self._offsets.end(given), wait=True)
+        self._commit(self._offsets.end(given), self._ending.commit_s)
         self._give_up(consumer, partitions)
         log.info("revoked", partitions=[one.partition for one in partitions], unfinished=left)
 
@@ -189,17 +269,21 @@ class Assignment:
         log.warning("lost", partitions=[one.partition for one in partitions])
 
     def _give_up(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self._stopped -= {(one.topic, one.partition) for one in partitions}
         for one in partitions:
+            partition = (one.topic, one.partition)
+            self._stopped.discard(partition)
+            self._resting.pop(partition, None)
+            self._behind.pop(partition, None)
             with suppress(KeyError):  # no lag was shown yet
                 self._metrics.lag.remove(one.topic, str(one.partition), "live")
+        self._show_held_up()
         consumer.incremental_unassign(partitions)
 
     # lag ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def show_lag(self) -> None:
         """From what the client knows without asking; absent where the broker does not tell."""
-        for one in self._consumer.position([TopicPartition(*lease.partition) for lease in self._offsets.leases]):
+        for one in self._consumer.position([TopicPartition(*held) for held in self._held]):
             try:
                 _, end = self._consumer.get_watermark_offsets(one, cached=True)
             except KafkaException:

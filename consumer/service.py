@@ -4,19 +4,18 @@ The loop is: seek back what failed → pause or resume → poll → submit → c
 consumer; all other threads only tell it something. What is promised is in docs/decisions/0003-delivery.md.
 """
 
-import os
-import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from types import FrameType
+from functools import partial
 from typing import Final
 
 import structlog
 
 from consumer.assignment import Assignment
 from consumer.delivery import Delivery
+from consumer.ending import LEAVE_S, Ending
 from consumer.errors import ConfigError, FatalError, ViewError
 from consumer.fetch import PhotoFetcher
 from consumer.health import Health, HealthServer
@@ -44,7 +43,6 @@ POLL_S: Final = 0.02  # `consume` waits this long even when some records are the
 SURE_S: Final = 5.0  # a broker that has just started answers before it knows its topics: missing for so long is missing
 ASK_AGAIN_S: Final = 0.5
 START_S: Final = 5.0  # for one question to a broker that may be away
-CLOSE_S: Final = 5.0  # leaving the group can hang with the brokers gone
 WATCH_S: Final = 1.0
 
 
@@ -63,14 +61,14 @@ class Service:
         self.health = Health(stale_s=settings.shutdown_s + 10)
         self._model = model
         self._fetcher = fetcher or PhotoFetcher.from_settings(settings.photo)
-        self._stopping = threading.Event()
+        self._ending = Ending(settings.shutdown_s)
         self._failed: deque[Lease] = deque()
         self._fatal: BaseException | None = None
         self._broker_down = threading.Event()
 
     def stop(self) -> None:
         """End as SIGTERM does; callable from any thread."""
-        self._stopping.set()
+        self._ending.begin()
 
     def run(self) -> int:
         """Serve until stopped. Returns 0.
@@ -79,7 +77,7 @@ class Service:
             ConfigError: a topic is missing or forbidden, the port is taken, a client property is wrong (exit 1).
             FatalError: fenced, authorisation lost, a dead thread (exit 3).
         """
-        self._take_signals()
+        self._ending.begin_at_signals()
         self.health.set("model", "the model is warming up")
         self.health.set("assignment", "no partitions assigned yet")
         self.health.set("broker", "the broker was not reached yet")
@@ -91,19 +89,6 @@ class Service:
             server.stop()
 
     # start ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _take_signals(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            return
-
-        def asked(number: int, _: FrameType | None) -> None:
-            if self._stopping.is_set():
-                os._exit(128 + number)  # asked twice: now
-            log.info("stopping", signal=signal.Signals(number).name, in_flight_deadline_s=self.settings.shutdown_s)
-            self._stopping.set()
-
-        signal.signal(signal.SIGTERM, asked)
-        signal.signal(signal.SIGINT, asked)
 
     def _open_health(self) -> HealthServer:
         http = self.settings.http
@@ -124,7 +109,7 @@ class Service:
         log.info("model_ready", name=info.name, fingerprint=info.fingerprint[:12], engine=info.engine)
         self._admin = make_admin(self.settings.kafka)
         sure_at = float("inf")
-        while not self._stopping.is_set():
+        while not self._ending.told:
             self.health.beat()
             try:
                 check_topics(self._admin, self.settings)
@@ -132,11 +117,11 @@ class Service:
                 sure_at = min(sure_at, time.monotonic() + SURE_S)
                 if time.monotonic() >= sure_at:
                     raise
-                self._stopping.wait(ASK_AGAIN_S)
+                self._ending.wait(ASK_AGAIN_S)
             except KafkaException as error:
                 sure_at = float("inf")
                 log.warning("broker_away", detail=str(error.args[0])[:200])
-                self._stopping.wait(1.0)
+                self._ending.wait(1.0)
             else:
                 self.health.set("broker", None)
                 return
@@ -145,7 +130,7 @@ class Service:
 
     def _serve(self) -> int:
         settings = self.settings
-        if self._stopping.is_set():
+        if self._ending.told:
             return 0
         producer = make_producer(
             settings.kafka,
@@ -162,7 +147,9 @@ class Service:
             on_failed=self._failed.append,
             on_death=self._died,
         )
-        assignment = Assignment(settings, self.metrics, self.health, pipeline.budget, on_error=self._client_error)
+        assignment = Assignment(
+            settings, self.metrics, self.health, pipeline.budget, ending=self._ending, on_error=self._client_error
+        )
         consumer = assignment.consumer
         view = ViewWriter(settings, self.metrics) if settings.view.enabled else None
         delivery.start()
@@ -178,12 +165,9 @@ class Service:
         except KafkaException as error:
             self._died(error)
         finally:
-            self._stopping.set()
-            pipeline.stop()
-            delivery.stop()
-            if view is not None:
-                view.stop(CLOSE_S)
-            _close(consumer)
+            self._ending.begin()
+            parts = {"group": assignment.leave, "pipeline": pipeline.stop, "delivery": delivery.stop}
+            self._ending.leave(parts if view is None else {**parts, "view": partial(view.stop, LEAVE_S)})
         if self._fatal is not None:
             raise FatalError(f"the service cannot go on: {self._fatal}") from self._fatal
         log.info("stopped")
@@ -191,7 +175,7 @@ class Service:
 
     def _loop(self, consumer: Consumer, pipeline: Pipeline, assignment: Assignment) -> None:
         commit_at = time.monotonic() + self.settings.commit_interval_s
-        while not self._stopping.is_set() and self._fatal is None:
+        while not self._ending.told:
             while self._failed:
                 assignment.seek_back(self._failed.popleft())
             assignment.pause_or_resume()
@@ -218,13 +202,12 @@ class Service:
             pipeline.submit(records)
 
     def _drain(self, consumer: Consumer, pipeline: Pipeline, assignment: Assignment) -> None:
-        """Finish what is in flight, within one deadline; polling goes on so that the group keeps us; commit."""
-        deadline = time.monotonic() + self.settings.shutdown_s
+        """Finish what is in flight, while there is time; polling goes on so that the group keeps us; commit."""
         assignment.pause_all()
-        while self._fatal is None and time.monotonic() < deadline and not pipeline.budget.wait_empty(0.05):
+        while self._ending.drain_s and not pipeline.budget.wait_empty(0.05):
             consumer.consume(1, 0)  # all paused: nothing new comes, and what does is not started, so not committed
             self.health.beat()
-        assignment.commit(wait=True)
+        assignment.commit(self._ending.commit_s)
         log.info("drained", unfinished=pipeline.budget.items)
 
     # errors ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -251,10 +234,11 @@ class Service:
         if self._fatal is None:
             log.error("fatal", error=repr(error)[:1000])
             self._fatal = error
+        self._ending.begin(drain=False)
 
     def _watch(self, view: ViewWriter | None) -> None:
         """Sees brokers come back, and a view writer that ended."""
-        while not self._stopping.wait(WATCH_S):
+        while not self._ending.wait(WATCH_S):
             if self._broker_down.is_set():
                 try:
                     self._admin.list_topics(timeout=START_S)
@@ -296,12 +280,3 @@ def check_topics(admin: AdminClient, settings: Settings) -> None:
             f"the broker at {settings.kafka.bootstrap_servers} has no topic {', '.join(missing)} that we may see: "
             "make it with `mmcat topics create`"
         )
-
-
-def _close(consumer: Consumer) -> None:
-    """Leave the group; not for longer than a moment, the brokers may be gone."""
-    closing = threading.Thread(target=consumer.close, name="close", daemon=True)
-    closing.start()
-    closing.join(CLOSE_S)
-    if closing.is_alive():
-        log.warning("close_timed_out", after_s=CLOSE_S)
