@@ -105,4 +105,4 @@ def test_other_weights_or_titles_are_other_features(encoders: Path, dataset: Dat
     assert found.model.text_encoder is not None
     next(found.model.text_encoder.parameters()).data.add_(0.1)
     cache.text(dataset, found.model, found.tokenizer, found.preprocessing, Quiet())
-    assert len(list(tmp_path.glob("text-*float16.npy"))) == 3
+    assert len(list(tmp_path.glob("text-*-float16"))) == 3
