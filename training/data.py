@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,9 @@ import numpy.typing as npt
 from mmcat.taxonomy import Taxonomy
 from training.errors import DataError
 from training.rows import NO_PATH, Row, Rows
-from training.store import Features
+
+if TYPE_CHECKING:
+    from training.store import Features
 
 __all__ = ["Dataset", "Row", "Skipped"]
 
@@ -53,7 +56,7 @@ class Dataset:
         rows: Rows | Sequence[Row],
         note: str = "",
         skipped: Sequence[Skipped] = (),
-        photo_vectors: Features | None = None,
+        photo_vectors: "Features | None" = None,
         lost_photos: Sequence[Skipped] = (),
     ) -> None:
         if not len(rows):

@@ -23,16 +23,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import torch
-from torch import Tensor
 
 from training.errors import DataError
 from training.progress import Progress
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Array = npt.NDArray[Any]
 Rows = npt.NDArray[np.int64]
@@ -70,7 +71,7 @@ class Features:
         """D."""
         return int(self.vectors.shape[1])
 
-    def take(self, rows: Rows, view: int | Rows = 0) -> tuple[Tensor, Tensor, Tensor]:
+    def take(self, rows: Rows, view: int | Rows = 0) -> "tuple[Tensor, Tensor, Tensor]":
         """A batch: x_BLD float32, padded with zeros to its longest row; mask_BL bool, False at padding; there_B bool.
 
         A row that is not there has no place (its mask is False everywhere); L ≥ `least`.
@@ -81,6 +82,8 @@ class Features:
         Raises:
             ValueError: there is no such view.
         """
+        import torch  # takes seconds: readers of data and checks of folders do without
+
         if np.any((np.asarray(view) < 0) | (np.asarray(view) >= self.views)):
             raise ValueError(f"no view {view}: these features have {self.views}")
         starts_B, lengths_B = self._runs(rows, view)

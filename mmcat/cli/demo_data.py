@@ -1,7 +1,7 @@
 """What the demo shows: listings of the simulated shop, or a held part of real listings, with their truth and photos.
 
-Of real listings it shows the validation part `calibrate`, on which no weight and no epoch was chosen; the test part only
-when asked, because every look at it counts (training.ledger).
+Of real listings it shows the validation part `calibrate`, on which no weight and no epoch was chosen; the test part
+only when asked, because every look at it counts (training.ledger).
 
 A source knows where its trained bundles are kept and how to make them; once they are there it says what is to be sent.
 Before the demo's other parts; knows nothing of Kafka.

@@ -27,7 +27,7 @@ def parts_of(split: Split) -> dict[str, str]:
     return {id_: part for part, ids in split.parts.items() for id_ in ids}
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(listings, st.integers(0, 1_000))
 def test_no_group_crosses_parts_and_every_row_has_one(spec: list[tuple[tuple[str, ...], int]], seed: int) -> None:
     data = dataset(spec)
@@ -40,7 +40,7 @@ def test_no_group_crosses_parts_and_every_row_has_one(spec: list[tuple[tuple[str
     assert all(len(parts) == 1 for parts in parts_by_group.values())
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(listings, st.integers(0, 1_000))
 def test_every_path_is_in_train(spec: list[tuple[tuple[str, ...], int]], seed: int) -> None:
     data = dataset(spec)
@@ -48,7 +48,7 @@ def test_every_path_is_in_train(spec: list[tuple[tuple[str, ...], int]], seed: i
     assert {row.path for row in data.rows if row.id in train} == {row.path for row in data.rows}
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(listings, st.integers(0, 1_000))
 def test_the_same_seed_gives_the_same_split(spec: list[tuple[tuple[str, ...], int]], seed: int) -> None:
     assert make_split(dataset(spec), seed) == make_split(dataset(spec), seed)
@@ -90,7 +90,7 @@ def test_digest_and_split_are_those_of_earlier_versions() -> None:
     assert split.fingerprint == "2f21786c0bcb9f72092624ba57fc33701583e1884f3104db5418358d09eeaf5c"
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(listings, st.sets(st.integers(0, 119)), st.integers(0, 100))
 def test_rows_without_a_category_are_in_no_part(
     spec: list[tuple[tuple[str, ...], int]], unknown: set[int], seed: int
@@ -107,7 +107,7 @@ def test_rows_without_a_category_are_in_no_part(
     assert sorted(row for rows_of in dealt for row in rows_of) == np.flatnonzero(data.labelled).tolist()
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(listings, st.integers(0, 100))
 def test_a_split_reads_back_as_it_was_written(spec: list[tuple[tuple[str, ...], int]], seed: int) -> None:
     split = make_split(dataset(spec), seed)

@@ -31,7 +31,7 @@ def write_report(folder: Path, bundles: Path, **changes: str) -> None:
     Report(
         folder=bundles, dataset=data.name, dataset_digest=data.digest, recipe=small_recipe().model_dump(mode="json"),
         seed=SEED, rows={}, measured_on="test", held=(), models={}, baselines=(), skipped=(), seconds={},
-        **facts,  # type: ignore[arg-type]  # one string
+        **facts,
     ).write()  # fmt: skip
 
 

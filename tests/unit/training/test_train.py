@@ -10,9 +10,11 @@ from mmcat import Categorizer, Listing
 from tests.unit.training.small import small_recipe, write_encoders, write_folder
 from training.data import Dataset
 from training.features import FeatureCache
+from training.ledger import looks
 from training.progress import Quiet
 from training.readers.folder import read_folder
 from training.report import Report
+from training.splits import split_file
 from training.train import MODELS, train
 
 
@@ -68,6 +70,14 @@ def test_the_report_reads_back_as_it_was_written(report: Report) -> None:
     assert again.path_accuracy() == report.path_accuracy()
     assert list(again.held) == list(report.held)
     assert again == Report.read(report.folder)
+
+
+def test_each_look_at_the_test_part_is_in_the_ledger(report: Report, dataset: Dataset, cache: Path) -> None:
+    noted = looks(split_file(dataset, cache, report.seed))
+    assert {look.model for look in noted} == set(MODELS)
+    assert {(look.split, look.recipe, look.purpose) for look in noted} == {
+        (report.split_fingerprint, "small", "training report")
+    }
 
 
 def test_what_training_measured_is_what_the_bundle_answers(report: Report, dataset: Dataset) -> None:
