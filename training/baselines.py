@@ -107,9 +107,10 @@ def _dense(vectors: Sequence[Features], train_rows: Rows) -> npt.NDArray[np.floa
     """Standardised by the training part; rows without the modality are 0, the mean."""
     columns = []
     for one in vectors:
-        seen = one.vectors[train_rows[one.there[train_rows]]].astype(np.float32)
+        pooled = one.pooled()
+        seen = pooled[train_rows[one.there[train_rows]]]
         if len(seen):
-            matrix = (one.vectors - seen.mean(0)) / (seen.std(0) + 1e-3)
+            matrix = (pooled - seen.mean(0)) / (seen.std(0) + 1e-3)
             matrix[~one.there] = 0.0
             columns.append(matrix.astype(np.float32))
     return np.concatenate(columns, axis=1)

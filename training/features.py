@@ -1,25 +1,23 @@
 """What frozen encoders make of every listing, computed once and kept on disk.
 
-    rows ─ prepare (the same road as serving) ─> encoder ─> text float [N, D], image float [N, D]
+    rows ─ prepare (the same road as serving) ─> encoder ─> store of text places, store of photo places
 
-A file is named by what it depends on: the contents (titles, photos), the encoder's weights and the preprocessing; a
-change of any of them is another file, and nothing is ever stale. Files are memory-mapped: they may exceed memory.
+A store is named by what it depends on: the contents (titles, photos), the encoder's weights and the preprocessing; a
+change of any of them is another store, and nothing is ever stale. How it lies on disk is store.py's.
 
 After splits.py and the encoders; before fusion.py, which trains on them. Encoders run in eval mode, without gradients.
 """
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mmcat.listing import Listing
 from mmcat.model import CategoryModel
@@ -27,29 +25,18 @@ from mmcat.photos import Pixels
 from mmcat.preparation import Preprocessing, listing_text, photo
 from mmcat.text import Tokenizer
 from training.data import Dataset, Row
-from training.progress import Progress, chunks
+from training.errors import DataError
+from training.progress import Progress
+from training.store import Block, Features, Layout, stored
+from training.views import augmented
+
+__all__ = ["FeatureCache", "Features", "fingerprint", "pixels", "titles"]
 
 Array = npt.NDArray[Any]
-_FORMAT = 1  # change it where the way of computing changes
+_FORMAT = 2  # change it where the way of computing changes
 _OF_TEXT = ("max_tokens", "text_fields")  # parts of Preprocessing that photos do not see
 _PHOTOS, _TITLES = 32, 64  # rows per run of the encoder: larger is no faster on a CPU
-
-
-@dataclass(frozen=True, slots=True)
-class Features:
-    """Vectors of one modality, one per row; rows without it hold zeros.
-
-    Args:
-        vectors: [N, D], fp16 or fp32, memory-mapped.
-        there: bool [N]; False where the listing has no title, no photo, or one that cannot be decoded.
-    """
-
-    vectors: Array
-    there: npt.NDArray[np.bool_]
-
-    def take(self, rows: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """float32 [B, 1, D] and bool [B]."""
-        return torch.from_numpy(self.vectors[rows].astype(np.float32)).unsqueeze(1), torch.from_numpy(self.there[rows])
+_TITLE_BLOCK = 64 * _TITLES  # rows that are sorted by length and written together
 
 
 def fingerprint(encoder: nn.Module) -> str:
@@ -63,8 +50,8 @@ def fingerprint(encoder: nn.Module) -> str:
 
 
 def titles(dataset: Dataset, preprocessing: Preprocessing) -> list[str]:
-    """The texts as serving sees them."""
-    return [listing_text(Listing(row.id, title=row.title), preprocessing.text_fields) for row in dataset.rows]
+    """The texts as serving sees them, all in memory."""
+    return [_text(row, preprocessing) for row in dataset.rows]
 
 
 def pixels(rows: Sequence[Row], preprocessing: Preprocessing) -> tuple[Pixels, npt.NDArray[np.bool_]]:
@@ -99,65 +86,117 @@ class FeatureCache:
         progress: Progress,
     ) -> Features:
         """Title vectors of all rows; blocks for a minute per 30,000 short titles and core unless cached."""
-        texts = titles(dataset, preprocessing)
-        device = _ready(model)
+        device, width = _ready(model), model.config.text_width
 
-        def compute(vectors: Array, there: npt.NDArray[np.bool_]) -> None:
-            there[:] = [bool(text) for text in texts]
-            # By length: a batch is as long as its longest title.
-            order = sorted(np.flatnonzero(there), key=lambda row: len(texts[row]))
-            for rows in chunks(order, _TITLES, progress, "title features"):
-                ids_BT, mask_BT = tokenizer.encode([texts[row] for row in rows])
-                text_BTD = model.encode_text(torch.from_numpy(ids_BT).to(device), torch.from_numpy(mask_BT).to(device))
-                vectors[rows] = text_BTD[:, 0].float().cpu().numpy()
+        def compute(rows: range) -> Block:
+            texts = [_text(row, preprocessing) for row in dataset.rows[rows.start : rows.stop]]
+            runs = [np.zeros((0, width), np.float32)] * len(texts)
+            # By length: a run of the encoder is as long as its longest title.
+            order = sorted((row for row, text in enumerate(texts) if text), key=lambda row: len(texts[row]))
+            for start in range(0, len(order), _TITLES):
+                some = order[start : start + _TITLES]
+                encoded = _encode_titles(model, tokenizer, [texts[row] for row in some], device)
+                for row, run_TD in zip(some, encoded, strict=True):
+                    runs[row] = run_TD
+            return np.concatenate(runs), np.array([[len(run_TD)] for run_TD in runs], np.int32)
 
         facts = (fingerprint(_not_none(model.text_encoder)), model.config.text_pooling)
-        key = _key("text", _token_bytes(texts, tokenizer), facts)
-        return self._get(f"text-{key}", len(texts), model.config.text_width, compute)
+        digest, tokens = _started("text", facts), 0
+        for seen in _token_bytes(dataset, tokenizer, preprocessing):
+            digest.update(hashlib.sha256(seen).digest())
+            tokens += len(seen) // 8
+        with torch.inference_mode():
+            pooled = len(_encode_titles(model, tokenizer, ["a title"], device)[0]) == 1
+            layout = Layout(len(dataset), width, len(dataset) if pooled else tokens, self._dtype, block=_TITLE_BLOCK)
+            return stored(self._place("text", digest.hexdigest()), layout, compute, progress, "title features")
 
     def image(
-        self, dataset: Dataset, model: CategoryModel, preprocessing: Preprocessing, progress: Progress
+        self,
+        dataset: Dataset,
+        model: CategoryModel,
+        preprocessing: Preprocessing,
+        progress: Progress,
+        views: int = 1,
     ) -> Features:
-        """Photo vectors of all rows; blocks for a minute per 2,000 photos of 128 px and core unless cached."""
+        """Photo vectors of all rows; blocks for a minute per 2,000 photos of 128 px, core and view unless cached.
+
+        Args:
+            views: of each photo (training.views); 1: as it is.
+
+        Raises:
+            DataError: the data brings vectors of its own, of another width than the model reads.
+        """
+        width = model.config.image_width
+        if dataset.photo_vectors is not None:
+            return _brought(dataset.photo_vectors, dataset.name, width)
         device = _ready(model)
-        mean_C11 = torch.tensor(preprocessing.mean, device=device).view(3, 1, 1) * 255
-        std_C11 = torch.tensor(preprocessing.std, device=device).view(3, 1, 1) * 255
 
-        def compute(vectors: Array, there: npt.NDArray[np.bool_]) -> None:
-            for rows in chunks(range(len(dataset)), _PHOTOS, progress, "photo features"):
-                pixels_BXXC, have = pixels([dataset.rows[row] for row in rows], preprocessing)
-                at = np.array(rows)[have]
-                there[at] = True
-                if len(at):
-                    pixels_BCXX = torch.from_numpy(pixels_BXXC).to(device).permute(0, 3, 1, 2)  # channels-last as it is
-                    image_BND = model.encode_image((pixels_BCXX.float() - mean_C11) / std_C11)
-                    vectors[at] = image_BND[:, 0].float().cpu().numpy()
+        def compute(rows: range) -> Block:
+            some = dataset.rows[rows.start : rows.stop]
+            pixels_KXXC, have = pixels(some, preprocessing)
+            ids = [row.id for row, has in zip(some, have, strict=True) if has]
+            runs = np.zeros((len(some), views), np.int32)
+            if not ids:
+                return np.zeros((0, width), np.float32), runs
+            seen = (_seen(pixels_KXXC, ids, view) for view in range(views))
+            image_KVND = np.stack([_encode_photos(model, one, preprocessing, device) for one in seen], axis=1)
+            runs[have] = image_KVND.shape[2]
+            return image_KVND.reshape(-1, width), runs
 
-        contents = (row.photo() if row.photo is not None else b"" for row in dataset.rows)
         settings = {name: value for name, value in preprocessing.to_json().items() if name not in _OF_TEXT}
-        facts = (fingerprint(_not_none(model.image_encoder)), model.config.image_layers, json.dumps(settings))
-        return self._get(f"image-{_key('image', contents, facts)}", len(dataset), model.config.image_width, compute)
+        facts = (fingerprint(_not_none(model.image_encoder)), model.config.image_layers, json.dumps(settings), views)
+        digest = _started("image", facts)
+        for row in dataset.rows:
+            content = row.photo() if row.photo is not None else b""
+            digest.update(hashlib.sha256(content).digest() + (row.id.encode() if views > 1 else b""))
+        with torch.inference_mode():
+            blank = np.zeros((1, preprocessing.px, preprocessing.px, 3), np.uint8)
+            cells = _encode_photos(model, blank, preprocessing, device).shape[1]
+            layout = Layout(len(dataset), width, len(dataset) * views * cells, self._dtype, views, block=_PHOTOS)
+            return stored(self._place("image", digest.hexdigest()), layout, compute, progress, "photo features")
 
-    def _get(
-        self, name: str, rows: int, width: int, compute: Callable[[Array, npt.NDArray[np.bool_]], None]
-    ) -> Features:
-        """Opens the pair of files, made first where they are not there; a run that dies half-way leaves none."""
-        vectors_path = self._folder / f"{name}-{self._dtype.name}.npy"
-        there_path = vectors_path.with_suffix(".there.npy")
-        if not vectors_path.exists():
-            self._folder.mkdir(parents=True, exist_ok=True)
-            beside = self._folder / f".{name}.{os.getpid()}.npy"
-            try:
-                vectors = np.lib.format.open_memmap(beside, mode="w+", dtype=self._dtype, shape=(rows, width))
-                there = np.zeros(rows, np.bool_)
-                with torch.inference_mode():
-                    compute(vectors, there)
-                vectors.flush()
-                np.save(there_path, there)
-                beside.replace(vectors_path)
-            finally:
-                beside.unlink(missing_ok=True)
-        return Features(np.load(vectors_path, mmap_mode="r"), np.load(there_path))
+    def _place(self, kind: str, digest: str) -> Path:
+        return self._folder / f"{kind}-{digest[:24]}-{self._dtype.name}"
+
+
+def _encode_titles(
+    model: CategoryModel, tokenizer: Tokenizer, texts: Sequence[str], device: torch.device
+) -> list[npt.NDArray[np.float32]]:
+    """Each title's places [T, D]: one where the model pools, else one for each token that is not padding."""
+    ids_BT, mask_BT = tokenizer.encode(texts)
+    text_BTD = model.encode_text(torch.from_numpy(ids_BT).to(device), torch.from_numpy(mask_BT).to(device))
+    lengths_B = mask_BT.sum(1) if text_BTD.shape[1] == mask_BT.shape[1] else np.ones(len(texts), np.int64)
+    return [run_TD[:length] for run_TD, length in zip(text_BTD.float().cpu().numpy(), lengths_B, strict=True)]
+
+
+def _encode_photos(
+    model: CategoryModel, pixels_BXXC: Pixels, preprocessing: Preprocessing, device: torch.device
+) -> npt.NDArray[np.float32]:
+    """[B, N, D]: one place where the model pools, else one for each cell of its grid."""
+    mean_C11 = torch.tensor(preprocessing.mean, device=device).view(3, 1, 1) * 255
+    std_C11 = torch.tensor(preprocessing.std, device=device).view(3, 1, 1) * 255
+    pixels_BCXX = torch.from_numpy(pixels_BXXC).to(device).permute(0, 3, 1, 2)  # channels-last as it is
+    image_BND: npt.NDArray[np.float32] = (
+        model.encode_image((pixels_BCXX.float() - mean_C11) / std_C11).float().cpu().numpy()
+    )
+    return image_BND
+
+
+def _seen(pixels_KXXC: Pixels, ids: Sequence[str], view: int) -> Pixels:
+    if view == 0:
+        return pixels_KXXC
+    return np.stack([augmented(one, id_, view) for one, id_ in zip(pixels_KXXC, ids, strict=True)])
+
+
+def _brought(vectors: Features, name: str, width: int) -> Features:
+    if vectors.width != width:
+        raise DataError(f"{name} brings photo vectors of width {vectors.width}, and this model reads {width}")
+    return vectors
+
+
+def _text(row: Row, preprocessing: Preprocessing) -> str:
+    listing = Listing(row.id, title=row.title, brand=row.brand, maker=row.maker)
+    return listing_text(listing, preprocessing.text_fields)
 
 
 def _ready(model: CategoryModel) -> torch.device:
@@ -173,15 +212,13 @@ def _not_none(encoder: nn.Module | None) -> nn.Module:
     return encoder
 
 
-def _token_bytes(texts: Sequence[str], tokenizer: Tokenizer) -> Iterator[bytes]:
+def _token_bytes(dataset: Dataset, tokenizer: Tokenizer, preprocessing: Preprocessing) -> Iterator[bytes]:
     """What the encoder will see of each title: covers the text, the tokenizer and where it cuts."""
-    for start in range(0, len(texts), 1_000):
-        ids_BT, mask_BT = tokenizer.encode(texts[start : start + 1_000])
+    for start in range(0, len(dataset), 1_000):
+        texts = [_text(row, preprocessing) for row in dataset.rows[start : start + 1_000]]
+        ids_BT, mask_BT = tokenizer.encode(texts)
         yield from (ids_T[mask_T == 1].tobytes() for ids_T, mask_T in zip(ids_BT, mask_BT, strict=True))
 
 
-def _key(kind: str, contents: Iterator[bytes], facts: Sequence[str]) -> str:
-    digest = hashlib.sha256(f"{_FORMAT}\t{kind}\t{facts}".encode())
-    for content in contents:
-        digest.update(hashlib.sha256(content).digest())
-    return digest.hexdigest()[:24]
+def _started(kind: str, facts: Sequence[object]) -> "hashlib._Hash":
+    return hashlib.sha256(f"{_FORMAT}\t{kind}\t{tuple(facts)}".encode())

@@ -47,14 +47,16 @@ class Inputs:
     text: Features | None = None
     image: Features | None = None
 
-    def take(self, rows: Rows, config: ModelConfig, device: torch.device) -> dict[str, Tensor | None]:
-        """Arguments of `CategoryModel.fuse` for these rows."""
-        text = self.text.take(rows) if config.reads_text and self.text is not None else (None, None)
-        image = self.image.take(rows) if config.reads_image and self.image is not None else (None, None)
-        names = ("text_BTD", "has_text_B", "image_BND", "has_image_B")
+    def take(self, rows: Rows, config: ModelConfig, device: torch.device, view: int = 0) -> dict[str, Tensor | None]:
+        """Arguments of `CategoryModel.fuse` for these rows; `view` is of the photos."""
+        nothing = (None, None, None)
+        text = self.text.take(rows) if config.reads_text and self.text is not None else nothing
+        image = self.image.take(rows, view) if config.reads_image and self.image is not None else nothing
+        names = ("text_BTD", "text_mask_BT", "has_text_B", "image_BND", "", "has_image_B")  # a grid has no padding
         return {
             name: None if value is None else value.to(device)
             for name, value in zip(names, (*text, *image), strict=True)
+            if name
         }
 
 

@@ -12,19 +12,25 @@ import json
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from training.data import Dataset
 from training.errors import DataError
+from training.rows import group_members
 
 SHARES: Mapping[str, float] = {"train": 0.65, "select": 0.07, "calibrate": 0.08, "test": 0.20}
 NO_TEST: Mapping[str, float] = {"train": 0.85, "select": 0.07, "calibrate": 0.08}  # tested on listings made elsewhere
 FORMAT_VERSION = 1
+_WRITTEN = 10_000  # ids a turn, where the file is hashed or written
 # English as shops write it, and Korean; words that only say the colour of the same product.
 _COLOURS = frozenset(  # a text, split: ninety quoted words read worse
     """
@@ -46,9 +52,38 @@ def group_key(title: str) -> str:
     return "".join(kept or words)  # a title of nothing but colours stays itself
 
 
-@dataclass(frozen=True, slots=True)
+class Ids(Sequence[str]):
+    """Product ids in Arrow's memory: a tenth of what as many Python strings take."""
+
+    def __init__(self, ids: Any) -> None:
+        self.column = ids if isinstance(ids, pa.ChunkedArray) else pa.chunked_array([pa.array(ids, pa.string())])
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[str]: ...
+    def __getitem__(self, place: int | slice) -> str | list[str]:
+        found = self.column[place]
+        given: str | list[str] = found.to_pylist() if isinstance(place, slice) else found.as_py()
+        return given
+
+    def __iter__(self) -> Iterator[str]:
+        for chunk in self.column.chunks:
+            yield from chunk.to_pylist()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Ids) and bool(self.column.equals(other.column))
+
+    def __hash__(self) -> int:
+        return hash(len(self))
+
+
+@dataclass(frozen=True)
 class Split:
-    """Which rows of a data set belong to which part.
+    """Which rows of a data set belong to which part; rows whose truth is not known belong to none.
 
     Args:
         parts: ids by part name, in the data set's order.
@@ -58,12 +93,15 @@ class Split:
     name: str
     seed: int
     dataset_digest: str
-    parts: Mapping[str, tuple[str, ...]]
+    parts: Mapping[str, Ids]
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 hex of everything in the split."""
-        return hashlib.sha256(self._canonical().encode()).hexdigest()
+        digest = hashlib.sha256()
+        for piece in self._canonical():
+            digest.update(piece.encode())
+        return digest.hexdigest()
 
     def rows(self, part: str, dataset: Dataset) -> npt.NDArray[np.int64]:
         """Row numbers of a part, ascending; none for a part that this split does not have.
@@ -73,14 +111,20 @@ class Split:
         """
         if dataset.digest != self.dataset_digest:
             raise DataError(f"the split {self.name} was made for other listings than {dataset.name}: make it again")
-        ids = set(self.parts.get(part, ()))
-        return np.array([number for number, row in enumerate(dataset.rows) if row.id in ids], np.int64)
+        if part not in self.parts:
+            return np.zeros(0, np.int64)
+        inside = pc.is_in(dataset.rows.column("id"), value_set=self.parts[part].column)
+        return np.flatnonzero(np.concatenate([chunk.to_numpy(zero_copy_only=False) for chunk in inside.chunks]))
 
     def write(self, path: Path) -> None:
         """Writes the frozen file, whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}.{os.getpid()}")
-        beside.write_text(json.dumps({**json.loads(self._canonical()), "fingerprint": self.fingerprint}, indent=1))
+        with beside.open("w", encoding="utf-8") as file:
+            file.write(f'{{"fingerprint": "{self.fingerprint}", ')
+            pieces = self._canonical()
+            file.write(next(pieces).removeprefix("{"))
+            file.writelines(pieces)
         beside.replace(path)
 
     @classmethod
@@ -92,19 +136,26 @@ class Split:
         """
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
-            parts = {part: tuple(ids) for part, ids in data["parts"].items()}
+            parts = {part: Ids(ids) for part, ids in data["parts"].items()}
             split = cls(data["name"], data["seed"], data["dataset_digest"], parts)
             version, written = data["format_version"], data["fingerprint"]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
             raise DataError(f"{path} is not a split file: {error!r}") from error
         if version != FORMAT_VERSION or split.fingerprint != written:
             raise DataError(f"{path} has changed since it was written, or is of another format: make it again")
         return split
 
-    def _canonical(self) -> str:
-        parts = {part: list(ids) for part, ids in self.parts.items()}
-        facts = {"format_version": FORMAT_VERSION, "name": self.name, "seed": self.seed}
-        return json.dumps({**facts, "dataset_digest": self.dataset_digest, "parts": parts}, sort_keys=True)
+    def _canonical(self) -> Iterator[str]:
+        """The split as JSON with sorted keys, in pieces."""
+        facts = {"dataset_digest": self.dataset_digest, "format_version": FORMAT_VERSION, "name": self.name}
+        yield json.dumps(facts)[:-1] + ', "parts": {'
+        for place, part in enumerate(sorted(self.parts)):
+            yield (", " if place else "") + json.dumps(part) + ": ["
+            ids = self.parts[part]
+            for start in range(0, len(ids), _WRITTEN):
+                yield (", " if start else "") + json.dumps(ids[start : start + _WRITTEN])[1:-1]
+            yield "]"
+        yield f'}}, "seed": {json.dumps(self.seed)}}}'
 
 
 def make_split(dataset: Dataset, seed: int, shares: Mapping[str, float] = SHARES) -> Split:
@@ -117,36 +168,61 @@ def make_split(dataset: Dataset, seed: int, shares: Mapping[str, float] = SHARES
 
     Args:
         shares: by part, summing to 1; "train" is one of them.
+
+    Raises:
+        DataError: no listing's truth is known.
     """
     generator = np.random.default_rng(seed)
-    members: dict[str, list[int]] = {}
-    for number, row in enumerate(dataset.rows):
-        members.setdefault(row.group or f"\0{row.id}", []).append(number)
-    groups = sorted(members)
+    labelled = np.flatnonzero(dataset.labelled)
+    if not len(labelled):
+        raise DataError(f"{dataset.name}: no listing has a category, so there is nothing to train or measure on")
+    ids = dataset.rows.column("id").take(pa.array(labelled))
+    targets = dataset.targets[labelled]
+    group_of, groups = group_members(dataset.rows.column("group").take(pa.array(labelled)), ids)
+    members = np.argsort(group_of, kind="stable")  # rows group by group, in their order
+    begins = np.searchsorted(group_of[members], np.arange(groups + 1))
     path_order = generator.permutation(len(dataset.taxonomy))
-    first_path = np.array([path_order[dataset.targets[members[group][0]]] for group in groups])
+    first_path = path_order[targets[members[begins[:-1]]]]
+    order = np.lexsort((generator.random(groups), first_path))
+    part_of_group = _deal(order, members, begins, targets, shares)
+    names = list(shares)
+    parts = {part: Ids(ids.filter(pa.array(part_of_group[group_of] == names.index(part)))) for part in names}
+    return Split(dataset.name, seed, dataset.digest, parts)
+
+
+def _deal(
+    order: npt.NDArray[np.int64],
+    members: npt.NDArray[np.int64],
+    begins: npt.NDArray[np.int64],
+    targets: npt.NDArray[np.int64],
+    shares: Mapping[str, float],
+) -> npt.NDArray[np.int8]:
+    """Part of each group, as its place in `shares`; groups are dealt in `order`."""
+    names = list(shares)
     in_train: set[int] = set()
-    filled, dealt = dict.fromkeys(shares, 0), 0
-    part_of_row: dict[int, str] = {}
-    for place in np.lexsort((generator.random(len(groups)), first_path)):
-        rows = members[groups[place]]
-        targets = {int(dataset.targets[row]) for row in rows}
-        needed = not targets <= in_train
-        part = "train" if needed else max(shares, key=lambda name: shares[name] * dealt - filled[name])
+    filled, dealt = dict.fromkeys(names, 0), 0
+    part_of_group = np.zeros(len(order), np.int8)
+    for group in order:
+        rows = members[begins[group] : begins[group + 1]]
+        paths = set(targets[rows].tolist())
+        needed = not paths <= in_train
+        part = "train" if needed else max(names, key=lambda name: shares[name] * dealt - filled[name])
         if part == "train":
-            in_train |= targets
+            in_train |= paths
         filled[part] += len(rows)
         dealt += len(rows)
-        part_of_row.update(dict.fromkeys(rows, part))
-    parts = {
-        part: tuple(row.id for number, row in enumerate(dataset.rows) if part_of_row[number] == part) for part in shares
-    }
-    return Split(dataset.name, seed, dataset.digest, parts)
+        part_of_group[group] = names.index(part)
+    return part_of_group
+
+
+def split_file(dataset: Dataset, folder: Path, seed: int) -> Path:
+    """Where the frozen split of this data set and seed is kept."""
+    return folder / f"{dataset.name}-{seed}-{dataset.digest[:12]}.split.json"
 
 
 def frozen_split(dataset: Dataset, folder: Path, seed: int, shares: Mapping[str, float] = SHARES) -> Split:
     """The split of this data set and seed: read if it was made before, else made and written."""
-    path = folder / f"{dataset.name}-{seed}-{dataset.digest[:12]}.split.json"
+    path = split_file(dataset, folder, seed)
     if path.exists():
         split = Split.load(path)
         if split.dataset_digest != dataset.digest or set(split.parts) != set(shares):
@@ -163,6 +239,6 @@ def describe(split: Split, dataset: Dataset) -> str:
     line = f"split {split.fingerprint[:12]} (seed {split.seed}): {sizes}"
     if "test" not in split.parts:
         return line
-    present = Counter(dataset.targets.tolist())
+    present = Counter(dataset.targets[dataset.labelled].tolist())
     untested = len(present) - len(set(dataset.targets[split.rows("test", dataset)].tolist()))
     return f"{line}; {untested} of {len(present)} paths have no test row"

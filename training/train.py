@@ -26,13 +26,15 @@ from training.data import Dataset
 from training.evaluate import Metrics, measure
 from training.features import FeatureCache, titles
 from training.fusion import Inputs, Learned, Rows, learn, logits
+from training.ledger import note_test_look
 from training.progress import Progress, Quiet
-from training.readers.folder import MAX_BAD_SHARE, read_folder
+from training.readers.bad_rows import MAX_BAD_SHARE
+from training.readers.read import read_listings
 from training.readers.shop import shop_dataset
 from training.recipe import Recipe
 from training.report import ModelReport, Report
 from training.shop.shop import ShopConfig
-from training.splits import NO_TEST, SHARES, Split, describe, frozen_split
+from training.splits import NO_TEST, SHARES, Split, describe, frozen_split, split_file
 from training.steps import Encoders, pretrained_encoders, scratch_encoders
 
 Fusion = Literal["concat", "cross"]
@@ -54,6 +56,7 @@ class _Run:
     recipe: Recipe
     out: Path
     split: Split
+    split_file: Path
     seed: int
     progress: Progress
     device: str
@@ -65,6 +68,18 @@ class _Run:
     @property
     def measured_on(self) -> str:
         return "test" if "test" in self.split.parts else "calibrate"
+
+    def held(self, model: str) -> Rows:
+        """The rows that `model` is measured on; a look at the test part goes into its ledger."""
+        if self.measured_on == "test":
+            note_test_look(
+                self.split_file,
+                split_fingerprint=self.split.fingerprint,
+                recipe=self.recipe.model_dump(mode="json"),
+                model=model,
+                purpose="training report",
+            )
+        return self.rows(self.measured_on)
 
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:
@@ -105,14 +120,27 @@ def train_folder(
     recipe: str | Path = "fashion_cpu",
     cache: str | Path | None = None,
     max_bad_share: float = MAX_BAD_SHARE,
+    allow_private: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
     device: str = "auto",
 ) -> Report:
-    """Trains on real listings (docs/data-format.md) and measures on the held part; see `train`."""
-    dataset = read_folder(folder, title_column, max_bad_share=max_bad_share)
+    """Trains on real listings (docs/data-format.md) and measures on the held part; see `train`.
+
+    Args:
+        allow_private: whether photos may be fetched from addresses that are not public.
+    """
+    kept = Path(cache) if cache is not None else Path(out).parent / "features"
+    dataset = read_listings(
+        folder,
+        title_column,
+        cache=kept,
+        max_bad_share=max_bad_share,
+        allow_private=allow_private,
+        progress=progress,
+    )
     return train(
-        dataset, Recipe.load(recipe), out, encoders=encoders, cache=cache, seed=seed, progress=progress, device=device
+        dataset, Recipe.load(recipe), out, encoders=encoders, cache=kept, seed=seed, progress=progress, device=device
     )
 
 
@@ -145,7 +173,10 @@ def train(
     progress.say(describe(split, dataset))
     if dataset.skipped:
         progress.say(f"{len(dataset.skipped)} bad rows left out, see report.json")
-    run = _Run(dataset, recipe, folder, split, seed, progress, _device(device))
+    if dataset.lost_photos:
+        progress.say(f"{len(dataset.lost_photos)} photos could not be fetched, see `mmcat data check`")
+    where = split_file(dataset, cache_folder, seed)
+    run = _Run(dataset, recipe, folder, split, where, seed, progress, _device(device))
     with run.timed("encoders"):
         if recipe.encoders == "scratch":
             trained = scratch_encoders(dataset, recipe, run.rows("train"), seed, progress, run.device)
@@ -157,7 +188,7 @@ def train(
     if recipe.baselines and inputs.text is not None and inputs.image is not None:
         with run.timed("plain baselines"):
             texts = titles(dataset, trained.preprocessing)
-            held = run.rows(run.measured_on)
+            held = run.held("plain baselines")
             plain = baselines(texts, (inputs.text, inputs.image), dataset.targets, run.rows("train"), held, progress)
     report = _report(run, models, plain)
     report.write()
@@ -180,7 +211,7 @@ def _model(run: _Run, trained: Encoders, inputs: Inputs, name: str) -> ModelRepo
         calibration = calibrate(
             model, inputs, run.rows("calibrate"), error_rate=recipe.error_rate, confidence=recipe.confidence
         )
-        held = run.rows(run.measured_on)
+        held = run.held(name)
         metrics = measure(
             logits(model, inputs, held), inputs.targets[held], inputs.taxonomy, calibration.temperature("both")
         )

@@ -48,11 +48,17 @@ class Clock:
 @app.command()
 def demo(
     listings: Annotated[
-        int | None, typer.Option(min=1, help="Listings to send; default 500, with --data the held part.")
+        int | None, typer.Option(min=1, help="Listings to send; default 500, with --data the whole part.")
     ] = None,
     broker: Annotated[str, typer.Option(metavar="tansu|kafka|HOST:PORT", help="Which broker to use.")] = "tansu",
     data: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Real listings instead of the shop's.")] = None,
     title_column: Annotated[str, typer.Option(help="Column of listings.tsv that holds the titles.")] = "title",
+    final: Annotated[
+        bool, typer.Option("--final", help="With --data: the test part, not the validation part; the look is noted.")
+    ] = False,
+    allow_private: Annotated[
+        bool, typer.Option("--allow-private", help="With --data: fetch photos from addresses that are not public, too.")
+    ] = False,
     encoders: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Pretrained encoders, for --data.")] = None,
     recipe: Annotated[str, typer.Option(help="Training recipe, by name or file.")] = "",
     bundles: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Bundles trained before; train none.")] = None,
@@ -65,7 +71,8 @@ def demo(
 
     The first run trains a small model (about three minutes) and keeps it under MMCAT_HOME. Then listings are sent, one
     of them deleted again, with two broken events between them; at the end stands what came out, against the truth and
-    beside models that see only the title, only the photo, or both without attention.
+    beside models that see only the title, only the photo, or both without attention. Of real listings the validation
+    part is sent; --final sends the test part.
 
     \b
     Examples:
@@ -79,7 +86,16 @@ def demo(
         if data is not None:
             from mmcat.cli.demo_data import folder_source
 
-            source = folder_source(data, title_column, encoders, recipe or "fashion_cpu", listings or 0, bundles)
+            source = folder_source(
+                data,
+                title_column,
+                encoders,
+                recipe or "fashion_cpu",
+                listings or 0,
+                bundles,
+                final=final,
+                allow_private=allow_private,
+            )
         else:
             from mmcat.cli.demo_data import shop_source
 

@@ -1,4 +1,7 @@
-"""What the demo shows: listings of the simulated shop, or the held part of real listings, with their truth and photos.
+"""What the demo shows: listings of the simulated shop, or a held part of real listings, with their truth and photos.
+
+Of real listings it shows the validation part `calibrate`, on which no weight and no epoch was chosen; the test part
+only when asked, because every look at it counts (training.ledger).
 
 A source knows where its trained bundles are kept and how to make them; once they are there it says what is to be sent.
 Before the demo's other parts; knows nothing of Kafka.
@@ -14,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from mmcat.cli.bundles import FEATURES, demo_folder, home
 from mmcat.cli.demo_stream import Item
 from mmcat.cli.demo_summary import BASELINES, baselines
+from mmcat.cli.texts import CommandError
 
 if TYPE_CHECKING:
     from training.data import Dataset
@@ -103,16 +107,30 @@ def shop_source(listings: int, recipe: str, bundles: Path | None) -> Source:
 
 
 def folder_source(
-    data: Path, title_column: str, encoders: Path | None, recipe: str, listings: int, bundles: Path | None
+    data: Path,
+    title_column: str,
+    encoders: Path | None,
+    recipe: str,
+    listings: int,
+    bundles: Path | None,
+    *,
+    final: bool = False,
+    allow_private: bool = False,
 ) -> Source:
-    """Real listings: trains on one part of them, shows the held part (`listings` of it; 0: all)."""
+    """Real listings: trains on one part of them, shows another (`listings` of it; 0: all).
+
+    Args:
+        final: show the test part, and write the look down; else the part `calibrate`.
+        allow_private: whether photos may be fetched from addresses that are not public.
+    """
     from training.readers.folder import read_folder
+    from training.readers.tables import table_path
     from training.recipe import Recipe
 
-    dataset = read_folder(data, title_column)
+    dataset = read_folder(data, title_column, cache=home() / FEATURES, allow_private=allow_private)
     if bundles is None:
         facts = {
-            "listings": hashlib.sha256((data / "listings.tsv").read_bytes()).hexdigest(),
+            "listings": _sha256(table_path(data)),
             "title_column": title_column,
             "encoders": _contents(encoders),
             "recipe": Recipe.load(recipe).model_dump(mode="json"),
@@ -129,18 +147,18 @@ def folder_source(
     def show() -> Shown:
         from training.report import Report
 
-        return _held(dataset, Report.read(folder), listings, folder)
+        return _held(dataset, Report.read(folder), listings, folder, "test" if final else "calibrate")
 
     return Source(f"the listings of {data}", folder, train, show)
 
 
-def _held(dataset: "Dataset", report: "Report", listings: int, bundles: Path) -> Shown:
-    """The held part of real listings, thinned evenly where fewer are asked for, and its first listing once more."""
-    held = _thinned([id_ for id_, _ in report.held], listings)
-    rows = {row.id: row for row in dataset.rows}
-    photos = {f"{place}.jpg": rows[id_].photo for place, id_ in enumerate(held)}
+def _held(dataset: "Dataset", report: "Report", listings: int, bundles: Path, part: str) -> Shown:
+    """A held part of real listings, thinned evenly where fewer are asked for, and its first listing once more."""
+    whole = _rows_of(dataset, report, part)
+    rows = [dataset.rows[number] for number in _thinned(whole, listings)]
+    photos = {f"{place}.jpg": row.photo for place, row in enumerate(rows)}
     names = [name if photo is not None else None for name, photo in photos.items()]
-    items = [Item(id_, rows[id_].title, name, rows[id_].path) for id_, name in zip(held, names, strict=True)]
+    items = [Item(row.id, row.title, name, row.path) for row, name in zip(rows, names, strict=True)]
     deleted = Item(f"{items[0].product_id}-deleted", items[0].title, items[0].photo, items[0].truth)
 
     def photo(name: str) -> bytes | None:
@@ -148,19 +166,48 @@ def _held(dataset: "Dataset", report: "Report", listings: int, bundles: Path) ->
         return None if found is None else found()
 
     def compare(device: str) -> dict[str, Any]:
+        if part != "test":  # the report's figures are the test part's
+            return {"part": part, "baseline_accuracy": baselines(bundles, items, photo, device)}
         figures = report.path_accuracy()
         plain = {name.removeprefix("plain "): value for name, value in figures.items() if name.startswith("plain ")}
-        whole = len(held) == len(report.held)
-        ours = {name: figures[name] for name in BASELINES} if whole else baselines(bundles, items, photo, device)
-        return {"baseline_accuracy": ours, "plain_accuracy": plain, "plain_rows": len(report.held)}
+        all_shown = len(rows) == len(whole)
+        ours = {name: figures[name] for name in BASELINES} if all_shown else baselines(bundles, items, photo, device)
+        return {"part": part, "baseline_accuracy": ours, "plain_accuracy": plain, "plain_rows": len(whole)}
 
     return Shown([*items, deleted], photo, compare)
 
 
-def _thinned(ids: Sequence[str], count: int) -> list[str]:
-    if not count or count >= len(ids):
-        return list(ids)
-    return [ids[place * len(ids) // count] for place in range(count)]
+def _rows_of(dataset: "Dataset", report: "Report", part: str) -> list[int]:
+    """Row numbers of a part of the split that the bundles were trained by; a look at the test part is written down."""
+    from training.ledger import note_test_look
+    from training.splits import frozen_split, split_file
+
+    split = frozen_split(dataset, home() / FEATURES, report.seed)
+    if split.fingerprint != report.split_fingerprint:
+        raise CommandError(f"{report.folder} was trained by another split of these listings: train it again")
+    if part == "test":
+        note_test_look(
+            split_file(dataset, home() / FEATURES, report.seed),
+            split_fingerprint=split.fingerprint,
+            recipe=report.recipe,
+            model=f"{dataset.name}-cross",
+            purpose="mmcat demo --final",
+        )
+    rows: list[int] = split.rows(part, dataset).tolist()
+    if not rows:
+        raise CommandError(f"{dataset.name} has too few listings: the part {part} of the split is empty")
+    return rows
+
+
+def _thinned(rows: Sequence[int], count: int) -> Sequence[int]:
+    if not count or count >= len(rows):
+        return rows
+    return [rows[place * len(rows) // count] for place in range(count)]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _contents(folder: Path | None) -> list[tuple[str, int]]:

@@ -29,12 +29,16 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Of the split and the weights.")] = None,
     if_missing: Annotated[bool, typer.Option("--if-missing", help="Do nothing where OUT holds bundles.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    allow_private: Annotated[
+        bool, typer.Option("--allow-private", help="Fetch photos from addresses that are not public, too.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The report as JSON on stdout.")] = False,
 ) -> None:
     """Train four models that share their encoders: cross-attention, concatenation, title only, photo only.
 
-    A folder holds listings.tsv (product_id, titles, level1 … level4) and photos.zip or photos/; see
-    docs/data-format.md. The bundles OUT/cross, OUT/concat, OUT/text, OUT/image run everywhere without OUT's rest.
+    A folder holds listings.tsv, .csv or .parquet (product_id, titles, level1 … level4) and photos.zip or photos/, or
+    Kakao Arena's chunks; see docs/data-format.md and `mmcat data check`. The bundles OUT/cross, OUT/concat, OUT/text,
+    OUT/image run everywhere without OUT's rest.
 
     \b
     Examples:
@@ -44,7 +48,7 @@ def train(
     if if_missing and (out / "cross" / "bundle.json").is_file():
         say(f"{out} holds bundles already")
         return
-    if data != SHOP and not Path(data).is_dir():
+    if data != SHOP and not Path(data).exists():
         raise CommandError(f"there is no folder {data}; the simulated shop is called {SHOP}")
     from mmcat.cli.progress import StderrProgress
 
@@ -52,7 +56,9 @@ def train(
         if data == SHOP:
             report = _train_shop(out, recipe, count, seed, device, progress)
         else:
-            report = _train_folder(Path(data), out, title_column, encoders, recipe, seed, device, progress)
+            report = _train_folder(
+                Path(data), out, title_column, encoders, recipe, seed, device, allow_private, progress
+            )
     accuracy = report.path_accuracy()
     if as_json:
         print_json({"path_accuracy": accuracy, "measured_on": report.measured_on, "seconds": dict(report.seconds)})
@@ -88,6 +94,7 @@ def _train_folder(
     recipe: str,
     seed: int | None,
     device: str,
+    allow_private: bool,
     progress: "Progress",
 ) -> "Report":
     from training.train import train_folder
@@ -100,6 +107,7 @@ def _train_folder(
         recipe=recipe or "fashion_cpu",
         cache=home() / FEATURES,
         seed=seed or 0,
+        allow_private=allow_private,
         progress=progress,
         device=device,
     )

@@ -1,10 +1,16 @@
 """What every split promises, whatever the listings look like."""
 
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmcat.taxonomy import Taxonomy
 from training.data import Dataset, Row
+from training.errors import DataError
 from training.splits import SHARES, Split, group_key, make_split
 
 PATHS = [("a",), ("a", "x"), ("b", "x", "y"), ("b", "x"), ("c", "z", "y", "w")]
@@ -21,6 +27,7 @@ def parts_of(split: Split) -> dict[str, str]:
     return {id_: part for part, ids in split.parts.items() for id_ in ids}
 
 
+@settings(deadline=None, max_examples=50)
 @given(listings, st.integers(0, 1_000))
 def test_no_group_crosses_parts_and_every_row_has_one(spec: list[tuple[tuple[str, ...], int]], seed: int) -> None:
     data = dataset(spec)
@@ -33,6 +40,7 @@ def test_no_group_crosses_parts_and_every_row_has_one(spec: list[tuple[tuple[str
     assert all(len(parts) == 1 for parts in parts_by_group.values())
 
 
+@settings(deadline=None, max_examples=50)
 @given(listings, st.integers(0, 1_000))
 def test_every_path_is_in_train(spec: list[tuple[tuple[str, ...], int]], seed: int) -> None:
     data = dataset(spec)
@@ -40,6 +48,7 @@ def test_every_path_is_in_train(spec: list[tuple[tuple[str, ...], int]], seed: i
     assert {row.path for row in data.rows if row.id in train} == {row.path for row in data.rows}
 
 
+@settings(deadline=None, max_examples=50)
 @given(listings, st.integers(0, 1_000))
 def test_the_same_seed_gives_the_same_split(spec: list[tuple[tuple[str, ...], int]], seed: int) -> None:
     assert make_split(dataset(spec), seed) == make_split(dataset(spec), seed)
@@ -70,3 +79,40 @@ def test_large_groups_are_dealt_like_small_ones(seed: int) -> None:
 def test_a_colour_word_does_not_change_the_group(title: str, colour: str) -> None:
     plain = f"mug {title}"
     assert group_key(f"{colour} {plain}") == group_key(plain) == group_key(f"  {plain}!")
+
+
+def test_digest_and_split_are_those_of_earlier_versions() -> None:
+    """Split files are keyed by the digest and bundles record the fingerprint: a refactoring must not change them."""
+    rows = [Row(f"p{i}", f"제목 {i}", PATHS[i * i % 5], "" if i % 7 == 0 else f"g{i % 61}ß한") for i in range(300)]
+    data = Dataset("golden", Taxonomy.from_names(PATHS), rows)
+    assert data.digest == "86e1b13afd3996783eb716b3eff060b4b9c69704fd93abf15eaf5342790a0ce8"
+    split = make_split(data, seed=5)
+    assert split.fingerprint == "2f21786c0bcb9f72092624ba57fc33701583e1884f3104db5418358d09eeaf5c"
+
+
+@settings(deadline=None, max_examples=50)
+@given(listings, st.sets(st.integers(0, 119)), st.integers(0, 100))
+def test_rows_without_a_category_are_in_no_part(
+    spec: list[tuple[tuple[str, ...], int]], unknown: set[int], seed: int
+) -> None:
+    taxonomy = Taxonomy.from_names(PATHS)
+    rows = [Row(f"p{i}", "t", () if i in unknown else path, f"g{group}") for i, (path, group) in enumerate(spec)]
+    data = Dataset("made-up", taxonomy, rows)
+    if not data.labelled.any():
+        with pytest.raises(DataError, match="no listing has a category"):
+            make_split(data, seed)
+        return
+    split = make_split(data, seed)
+    dealt = [split.rows(part, data).tolist() for part in split.parts]
+    assert sorted(row for rows_of in dealt for row in rows_of) == np.flatnonzero(data.labelled).tolist()
+
+
+@settings(deadline=None, max_examples=50)
+@given(listings, st.integers(0, 100))
+def test_a_split_reads_back_as_it_was_written(spec: list[tuple[tuple[str, ...], int]], seed: int) -> None:
+    split = make_split(dataset(spec), seed)
+    with tempfile.TemporaryDirectory() as folder:
+        split.write(Path(folder) / "a.split.json")
+        again = Split.load(Path(folder) / "a.split.json")
+    assert again == split
+    assert again.fingerprint == split.fingerprint

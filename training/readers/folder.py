@@ -1,95 +1,86 @@
-"""Real listings from a folder (docs/data-format.md): `listings.tsv`, photos in `photos.zip` or `photos/`.
+"""Real listings from a folder (docs/data-format.md): a table, photos in an archive, in a folder, or at addresses.
 
-Bad rows are left out, counted and listed; more than a share of them stop the run, because then the file means something
-else than we think. Photos are not opened here, only looked for.
-
-Before data.py's users: gives a Dataset.
+Bad rows are left out, counted and listed. Photos are not opened here, only looked for; those at addresses are fetched
+into the cache, some thousand rows at a time. Gives a Dataset; nothing of the number of rows is held.
 """
 
 import re
-import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from threading import Lock
 
 from mmcat.errors import TaxonomyError
 from mmcat.taxonomy import LEVELS, Taxonomy
 from training.data import Dataset, Row, Skipped
 from training.errors import DataError
+from training.progress import Progress, Quiet
+from training.readers.bad_rows import MAX_BAD_SHARE, BadCellError, all_bad, check_lengths, refuse_too_many
+from training.readers.fetch import PhotoFiles
+from training.readers.photos import Photos
+from training.readers.tables import Table, open_table, table_path
+from training.rows import Draft
 from training.splits import group_key
 
-MAX_BAD_SHARE = 0.01
-_SHOWN = 5  # bad rows told in an error
+REQUIRED = ("product_id", "title", "level1")
 _LEVEL_COLUMNS = [f"level{level}" for level in range(1, LEVELS + 1)]
-_MAX_ID, _MAX_TITLE = 128, 1_000  # the limits of an event, so that every row can be sent as one
+_FIELDS = ("brand", "maker", "model")
+COLUMNS = (*REQUIRED, *_LEVEL_COLUMNS[1:], *_FIELDS, "image", "image_url")
+_TURN = 2_000  # rows whose photos are fetched together
 
 
-def read_folder(folder: str | Path, title_column: str = "title", *, max_bad_share: float = MAX_BAD_SHARE) -> Dataset:
-    """Reads a data folder.
+def read_folder(
+    folder: str | Path,
+    title_column: str = "title",
+    *,
+    cache: Path | None = None,
+    max_bad_share: float = MAX_BAD_SHARE,
+    allow_private: bool = False,
+    progress: Progress | None = None,
+) -> Dataset:
+    """Reads a data folder; blocks for a minute per million rows, and on the network for photos at addresses.
 
     Args:
         title_column: what the model reads; groups always come from the column `title`, so that splits stay the same.
+        cache: folder for the rows and the fetched photos; None: rows go into an unnamed temporary file.
         max_bad_share: of rows; more bad ones stop the run.
+        allow_private: whether photos may be fetched from addresses that are not public.
 
     Raises:
         DataError: no such file or column, or too many bad rows; the message says file, line and column.
     """
     root = Path(folder)
-    path = root / "listings.tsv"
-    header, lines = _lines(path)
-    for column in ("product_id", "title", "level1", title_column):
-        if column not in header:
-            raise DataError(f"{path}, line 1: no column {column!r} (see docs/data-format.md)")
-    given = _given_taxonomy(root)
-    photos = _Photos(root)
-    rows: list[Row] = []
-    names: list[tuple[str, ...]] = []
-    skipped: list[Skipped] = []
-    seen: set[str] = set()
-    for number, cells in lines:
-        try:
-            row = _row(dict(zip(header, cells, strict=False)), len(cells), header, title_column, photos)
-            if row.id in seen:
-                raise _BadCellError("product_id", f"{row.id!r} stands twice")
-            if given is not None:
-                _check_path(given, row.path)
-        except _BadCellError as bad:
-            skipped.append(Skipped(number, bad.column, bad.reason))
-            continue
-        seen.add(row.id)
-        rows.append(row)
-        names.append(row.path)
-    _refuse_too_many(path, skipped, len(rows), max_bad_share)
-    taxonomy = given or Taxonomy.from_names(dict.fromkeys(names))
-    name = re.sub(r"[^a-z0-9]+", "-", root.resolve().name.lower()).strip("-") or "folder"
+    table = open_table(table_path(root), (*COLUMNS, title_column))
+    _check_columns(table, title_column, cache)
+    given = given_taxonomy(root)
+    fetched = PhotoFiles(cache / "photos") if cache is not None and "image_url" in table.header else None
+    photos = Photos(root, fetched, allow_private=allow_private)
+    source = _Source(table, title_column, given, photos, progress or Quiet())
+    draft = Draft(cache, given)
+    try:
+        for line, row, where in source.rows():
+            draft.add(row, photo=where, line=line)
+        name = re.sub(r"[^a-z0-9]+", "-", root.resolve().name.lower()).strip("-") or "folder"
+        rows, taxonomy, repeated = draft.finish(name, photos.open)
+    except BaseException:
+        draft.discard()
+        raise
+    skipped = all_bad(source.skipped, repeated, "product_id")
+    refuse_too_many(table.path, skipped, len(rows), max_bad_share)
+    if taxonomy is None:
+        raise DataError(f"{table.path}: no listings")
     note = (
         f"{len(rows)} listings of the folder {root.resolve().name}, column {title_column}; the licence is its owner's"
     )
-    return Dataset(name, taxonomy, rows, note, skipped)
+    return Dataset(name, taxonomy, rows, note, skipped, lost_photos=source.lost_photos)
 
 
-class _BadCellError(Exception):
-    def __init__(self, column: str, reason: str) -> None:
-        super().__init__(column, reason)
-        self.column, self.reason = column, reason
+def given_taxonomy(root: Path) -> Taxonomy | None:
+    """The whole tree, where the folder has one.
 
-
-def _lines(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
-    """Header, and (line number, cells) of each further line that is not empty."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}): see docs/data-format.md") from error
-    except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise DataError(f"{path}, line {line}: not UTF-8 ({error.reason}): save it as UTF-8") from error
-    lines = [line.removesuffix("\r") for line in text.split("\n")]  # not splitlines: titles may hold U+2028
-    return lines[0].split("\t"), ((n, line.split("\t")) for n, line in enumerate(lines[1:], start=2) if line.strip())
-
-
-def _given_taxonomy(root: Path) -> Taxonomy | None:
+    Raises:
+        DataError: `taxonomy.tsv` cannot be used.
+    """
     path = root / "taxonomy.tsv"
     try:
         return Taxonomy.load(path) if path.exists() else None
@@ -97,79 +88,75 @@ def _given_taxonomy(root: Path) -> Taxonomy | None:
         raise DataError(str(error)) from error
 
 
-def _row(cells: Mapping[str, str], count: int, header: Sequence[str], title_column: str, photos: "_Photos") -> Row:
-    if count != len(header):
-        raise _BadCellError("(all)", f"{count} cells where the header has {len(header)}")
-    product_id, title = cells["product_id"].strip(), cells[title_column].strip()
-    if not 1 <= len(product_id) <= _MAX_ID:
-        raise _BadCellError("product_id", f"{len(product_id)} characters, not 1 to {_MAX_ID}")
-    if len(title) > _MAX_TITLE:
-        raise _BadCellError(title_column, f"{len(title)} characters, at most {_MAX_TITLE}")
-    levels = [cells.get(column, "").strip() for column in _LEVEL_COLUMNS]
-    path = tuple(level for level in levels if level)
-    if not path or list(path) != levels[: len(path)]:
-        raise _BadCellError(_LEVEL_COLUMNS[levels.index("")], "empty above a level that is there, or no level at all")
-    photo = photos.find(cells.get("image", "").strip(), product_id)
-    if not title and photo is None:
-        raise _BadCellError(title_column, "neither title nor photo")
-    return Row(product_id, title, path, group_key(cells["title"]), photo)
+def _check_columns(table: Table, title_column: str, cache: Path | None) -> None:
+    for column in (*REQUIRED, title_column):
+        if column not in table.header:
+            raise DataError(f"{table.path}, line 1: no column {column!r} (see docs/data-format.md)")
+    twice = [column for column in COLUMNS if list(table.header).count(column) > 1]
+    if twice:
+        raise DataError(f"{table.path}, line 1: the column {twice[0]!r} stands twice")
+    if "image_url" in table.header and cache is None:
+        raise DataError(f"{table.path} names photos by address (image_url): name a cache folder to fetch them into")
 
 
-def _check_path(taxonomy: Taxonomy, path: tuple[str, ...]) -> None:
-    try:
-        taxonomy.index(path)
-    except TaxonomyError as error:
-        raise _BadCellError(f"level{len(path)}", f"{error} (taxonomy.tsv)") from error
+@dataclass
+class _Source:
+    """The rows of one table on their way; collects what is left out.
 
+    Args:
+        skipped: bad rows.
+        lost_photos: rows that stay, without the photo that their address did not give.
+    """
 
-def _refuse_too_many(path: Path, skipped: Sequence[Skipped], good: int, max_bad_share: float) -> None:
-    if not skipped or len(skipped) <= max_bad_share * (good + len(skipped)):
-        return
-    shown = "; ".join(f"line {bad.line}, column {bad.column}: {bad.reason}" for bad in skipped[:_SHOWN])
-    raise DataError(
-        f"{path}: {len(skipped)} of {good + len(skipped)} rows are bad, more than {max_bad_share:.1%}: {shown}"
-    )
+    table: Table
+    title_column: str
+    taxonomy: Taxonomy | None
+    photos: Photos
+    progress: Progress
+    skipped: list[Skipped] = field(default_factory=list)
+    lost_photos: list[Skipped] = field(default_factory=list)
 
+    def rows(self) -> Iterator[tuple[int, Row, str | None]]:
+        """Good rows with their line and where their photo is."""
+        with_addresses = "image_url" in self.table.header
+        while turn := list(islice(self.table.rows, _TURN)):
+            if with_addresses:
+                column = list(self.table.header).index("image_url")
+                self.photos.fetch(cells[column].strip() for _, cells in turn if len(cells) > column)
+                self.progress.say(f"photos fetched up to line {turn[-1][0]:,}, {len(self.lost_photos):,} lost before")
+            for line, cells in turn:
+                try:
+                    yield line, *self._row(line, cells)
+                except BadCellError as bad:
+                    self.skipped.append(Skipped(line, bad.column, bad.reason))
 
-@dataclass(frozen=True, slots=True)
-class _ZipPhoto:
-    """Reads one member of an archive that all rows share; a ZipFile is read by one thread at a time."""
+    def _row(self, line: int, values: Sequence[str]) -> tuple[Row, str | None]:
+        if len(values) != len(self.table.header):
+            raise BadCellError("(all)", f"{len(values)} cells where the header has {len(self.table.header)}")
+        cells = dict(zip(self.table.header, values, strict=True))
+        product_id, title = cells["product_id"].strip(), cells[self.title_column].strip()
+        brand, maker, model = (cells.get(name, "").strip() for name in _FIELDS)
+        texts = {self.title_column: title, "brand": brand, "maker": maker, "model": model}
+        check_lengths(product_id, texts, "product_id")
+        path = self._path(cells)
+        address = cells.get("image_url", "").strip()
+        where = self.photos.find(cells.get("image", "").strip(), product_id, address)
+        why_not = self.photos.why_not(address) if where is None else ""
+        if not title and where is None:
+            raise BadCellError(self.title_column, "neither title nor photo" + (f" ({why_not})" if why_not else ""))
+        if why_not:
+            self.lost_photos.append(Skipped(line, "image_url", why_not))
+        return Row(product_id, title, path, group_key(cells["title"]), None, brand, maker, model), where
 
-    archive: zipfile.ZipFile
-    lock: Lock
-    member: str
-
-    def __call__(self) -> bytes:
-        with self.lock:
-            return self.archive.read(self.member)
-
-
-class _Photos:
-    """Finds a row's photo: by the column `image`, else `<product_id>.jpg`, in `photos.zip` or in `photos/`."""
-
-    def __init__(self, root: Path) -> None:
-        self._open: Callable[[str], Callable[[], bytes]]
-        archive_path, folder = root / "photos.zip", root / "photos"
-        if archive_path.exists():
+    def _path(self, cells: Mapping[str, str]) -> tuple[str, ...]:
+        levels = [cells.get(column, "").strip() for column in _LEVEL_COLUMNS]
+        path = tuple(level for level in levels if level)
+        if not path or list(path) != levels[: len(path)]:
+            column = _LEVEL_COLUMNS[levels.index("")]
+            raise BadCellError(column, "empty above a level that is there, or no level at all")
+        if self.taxonomy is not None:
             try:
-                archive = zipfile.ZipFile(archive_path)
-            except (OSError, zipfile.BadZipFile) as error:
-                raise DataError(f"{archive_path} is not a zip archive: {error}") from error
-            # By the last part of the name: archives of a folder hold the folder's name too.
-            self._members = {name.rpartition("/")[2]: name for name in archive.namelist() if not name.endswith("/")}
-            self._open = partial(_ZipPhoto, archive, Lock())
-        else:
-            files = folder.iterdir() if folder.is_dir() else ()
-            self._members = {file.name: str(file) for file in files if file.is_file()}
-            self._open = lambda file: Path(file).read_bytes
-
-    def find(self, image: str, product_id: str) -> Callable[[], bytes] | None:
-        """None where the row names no photo and there is none under its id.
-
-        Raises:
-            _BadCellError: the row names a photo that is not there.
-        """
-        member = self._members.get(image or f"{product_id}.jpg")
-        if member is None and image:
-            raise _BadCellError("image", f"no photo {image!r}")
-        return None if member is None else self._open(member)
+                self.taxonomy.index(path)
+            except TaxonomyError as error:
+                raise BadCellError(f"level{len(path)}", f"{error} (taxonomy.tsv)") from error
+        return path

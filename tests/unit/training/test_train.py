@@ -10,9 +10,11 @@ from mmcat import Categorizer, Listing
 from tests.unit.training.small import small_recipe, write_encoders, write_folder
 from training.data import Dataset
 from training.features import FeatureCache
+from training.ledger import looks
 from training.progress import Quiet
 from training.readers.folder import read_folder
 from training.report import Report
+from training.splits import split_file
 from training.train import MODELS, train
 
 
@@ -70,6 +72,14 @@ def test_the_report_reads_back_as_it_was_written(report: Report) -> None:
     assert again == Report.read(report.folder)
 
 
+def test_each_look_at_the_test_part_is_in_the_ledger(report: Report, dataset: Dataset, cache: Path) -> None:
+    noted = looks(split_file(dataset, cache, report.seed))
+    assert {look.model for look in noted} == set(MODELS)
+    assert {(look.split, look.recipe, look.purpose) for look in noted} == {
+        (report.split_fingerprint, "small", "training report")
+    }
+
+
 def test_what_training_measured_is_what_the_bundle_answers(report: Report, dataset: Dataset) -> None:
     held = dict(report.held)
     rows = [row for row in dataset.rows if row.id in held]
@@ -105,4 +115,4 @@ def test_other_weights_or_titles_are_other_features(encoders: Path, dataset: Dat
     assert found.model.text_encoder is not None
     next(found.model.text_encoder.parameters()).data.add_(0.1)
     cache.text(dataset, found.model, found.tokenizer, found.preprocessing, Quiet())
-    assert len(list(tmp_path.glob("text-*float16.npy"))) == 3
+    assert len(list(tmp_path.glob("text-*-float16"))) == 3
