@@ -22,6 +22,7 @@ class Row:
         path: ids from the main level to the stop level.
         group: rows of one group never fall into different parts of a split ("" stands for a group of its own).
         photo: gives the photo's bytes; None where the listing has none.
+        brand, maker, model: further text, read where the recipe's `text.fields` names it.
     """
 
     id: str
@@ -29,6 +30,9 @@ class Row:
     path: tuple[str, ...]
     group: str
     photo: Callable[[], bytes] | None = None
+    brand: str = ""
+    maker: str = ""
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ _PHOTOS, _TITLES = 32, 64  # rows per run of the encoder: larger is no faster on
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """Vectors of one modality, one per row; rows without it hold zeros.
+    """Vectors of one modality, one per row and view; rows without it hold zeros.
 
     Args:
         vectors: [N, D], fp16 or fp32, memory-mapped.
@@ -47,9 +47,15 @@ class Features:
     vectors: Array
     there: npt.NDArray[np.bool_]
 
-    def take(self, rows: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """float32 [B, 1, D] and bool [B]."""
-        return torch.from_numpy(self.vectors[rows].astype(np.float32)).unsqueeze(1), torch.from_numpy(self.there[rows])
+    @property
+    def views(self) -> int:
+        """How many augmented views there are of each row; 0 is the one that serving sees."""
+        return 1
+
+    def take(self, rows: npt.NDArray[np.int64], view: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+        """Vectors float32 [B, 1, D], which of their places are real bool [B, 1], which rows have any bool [B]."""
+        x_BLD = torch.from_numpy(self.vectors[rows].astype(np.float32)).unsqueeze(1)
+        return x_BLD, torch.ones(x_BLD.shape[:2], dtype=torch.bool), torch.from_numpy(self.there[rows])
 
 
 def fingerprint(encoder: nn.Module) -> str:
@@ -64,7 +70,13 @@ def fingerprint(encoder: nn.Module) -> str:
 
 def titles(dataset: Dataset, preprocessing: Preprocessing) -> list[str]:
     """The texts as serving sees them."""
-    return [listing_text(Listing(row.id, title=row.title), preprocessing.text_fields) for row in dataset.rows]
+    return [
+        listing_text(
+            Listing(row.id, title=row.title, brand=row.brand, maker=row.maker, model=row.model),
+            preprocessing.text_fields,
+        )
+        for row in dataset.rows
+    ]
 
 
 def pixels(rows: Sequence[Row], preprocessing: Preprocessing) -> tuple[Pixels, npt.NDArray[np.bool_]]:

@@ -146,7 +146,11 @@ def make_split(dataset: Dataset, seed: int, shares: Mapping[str, float] = SHARES
 
 def frozen_split(dataset: Dataset, folder: Path, seed: int, shares: Mapping[str, float] = SHARES) -> Split:
     """The split of this data set and seed: read if it was made before, else made and written."""
-    path = folder / f"{dataset.name}-{seed}-{dataset.digest[:12]}.split.json"
+    # Shares of one's own have a file of their own: the usual one must not stand in for them.
+    own = (
+        "" if shares in (SHARES, NO_TEST) else "".join(f"-{part}{share:.4f}" for part, share in sorted(shares.items()))
+    )
+    path = folder / f"{dataset.name}-{seed}-{dataset.digest[:12]}{own}.split.json"
     if path.exists():
         split = Split.load(path)
         if split.dataset_digest != dataset.digest or set(split.parts) != set(shares):

@@ -53,7 +53,9 @@ def demo(
     broker: Annotated[str, typer.Option(metavar="tansu|kafka|HOST:PORT", help="Which broker to use.")] = "tansu",
     data: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Real listings instead of the shop's.")] = None,
     title_column: Annotated[str, typer.Option(help="Column of listings.tsv that holds the titles.")] = "title",
-    encoders: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Pretrained encoders, for --data.")] = None,
+    encoders: Annotated[
+        str | None, typer.Option(metavar="FOLDER|NAME", help="Pretrained encoders, for --data.")
+    ] = None,
     recipe: Annotated[str, typer.Option(help="Training recipe, by name or file.")] = "",
     bundles: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Bundles trained before; train none.")] = None,
     window: Annotated[int, typer.Option(min=1, help="Most listings without an answer at a time.")] = 64,

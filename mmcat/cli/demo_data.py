@@ -103,7 +103,7 @@ def shop_source(listings: int, recipe: str, bundles: Path | None) -> Source:
 
 
 def folder_source(
-    data: Path, title_column: str, encoders: Path | None, recipe: str, listings: int, bundles: Path | None
+    data: Path, title_column: str, encoders: str | None, recipe: str, listings: int, bundles: Path | None
 ) -> Source:
     """Real listings: trains on one part of them, shows the held part (`listings` of it; 0: all)."""
     from training.readers.folder import read_folder
@@ -163,9 +163,12 @@ def _thinned(ids: Sequence[str], count: int) -> list[str]:
     return [ids[place * len(ids) // count] for place in range(count)]
 
 
-def _contents(folder: Path | None) -> list[tuple[str, int]]:
-    """Names and sizes of the files in a folder: enough to tell other encoders from these."""
-    if folder is None:
+def _contents(encoders: str | None) -> list[tuple[str, int]]:
+    """Names and sizes of the files in a folder, or the name on a hub: enough to tell other encoders from these."""
+    if encoders is None:
         return []
+    folder = Path(encoders)
+    if not folder.is_dir():
+        return [(encoders, 0)]
     files = (file for file in folder.rglob("*") if file.is_file())
     return sorted((file.relative_to(folder).as_posix(), file.stat().st_size) for file in files)

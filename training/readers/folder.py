@@ -112,7 +112,8 @@ def _row(cells: Mapping[str, str], count: int, header: Sequence[str], title_colu
     photo = photos.find(cells.get("image", "").strip(), product_id)
     if not title and photo is None:
         raise _BadCellError(title_column, "neither title nor photo")
-    return Row(product_id, title, path, group_key(cells["title"]), photo)
+    texts = (cells.get(column, "").strip() for column in ("brand", "maker", "model"))
+    return Row(product_id, title, path, group_key(cells["title"]), photo, *texts)
 
 
 def _check_path(taxonomy: Taxonomy, path: tuple[str, ...]) -> None:
