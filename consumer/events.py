@@ -78,6 +78,12 @@ class Event(BaseModel):
     seller_path: list[str] | None = Field(None, max_length=16, description="the category the seller chose")
     attributes: dict[str, JsonValue] | None = None
 
+    @property
+    def model(self) -> str:
+        """The product's model name or number, from `attributes.model`; "" where there is none."""
+        named = (self.attributes or {}).get("model")
+        return named[:MAX_TITLE] if isinstance(named, str) else ""
+
 
 @dataclass(frozen=True, slots=True)
 class Deletion:

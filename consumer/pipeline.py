@@ -200,9 +200,8 @@ class Pipeline:
         if isinstance(work.parsed, Event):
             event = work.parsed
             started = time.perf_counter()
-            listing = Listing(
-                event.product_id, event.title, body, event.brand or "", event.maker or "", image_status=status
-            )
+            texts = (event.brand or "", event.maker or "", event.model)
+            listing = Listing(event.product_id, event.title, body, *texts, image_status=status)
             try:
                 work.prepared = self._model.prepare(listing)
             except Exception as error:  # a model that raises here is told of, and the listing becomes a dead letter

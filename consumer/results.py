@@ -170,7 +170,7 @@ def result_id(product_id: str, rank: Rank, event_bytes: bytes, fingerprint: str,
 
 def input_hash(event: Event) -> str:
     """128 bits as hex of what the model sees: the text fields and the photo's address."""
-    seen = "\0".join((event.title, event.brand or "", event.maker or "", event.image_url or ""))
+    seen = "\0".join((event.title, event.brand or "", event.maker or "", event.model, event.image_url or ""))
     return hashlib.sha256(seen.encode()).hexdigest()[:32]
 
 

@@ -45,6 +45,7 @@ class Listing:
     image: bytes | None = None
     brand: str = ""
     maker: str = ""
+    model: str = ""
     image_status: ImageStatus | None = None
 
 

@@ -14,7 +14,7 @@ from mmcat.listing import ImageStatus, Listing, Prepared
 from mmcat.photos import MAX_PIXELS, Fit, Pixels, decode
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_TEXT_FIELDS = ("title", "brand", "maker")
+TEXT_FIELDS = ("title", "brand", "maker", "model")  # of a Listing, what a text may be joined of
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,9 @@ class Preprocessing:
     text_fields: tuple[str, ...] = ("title",)
 
     def __post_init__(self) -> None:
-        unknown = set(self.text_fields) - set(_TEXT_FIELDS)
+        unknown = set(self.text_fields) - set(TEXT_FIELDS)
         if unknown or not self.text_fields:
-            raise ModelError(f"text fields must be some of {', '.join(_TEXT_FIELDS)}, not {sorted(unknown) or 'none'}")
+            raise ModelError(f"text fields must be some of {', '.join(TEXT_FIELDS)}, not {sorted(unknown) or 'none'}")
         if self.fit not in ("pad", "crop") or self.px < 1 or not 0 <= self.fill <= 255 or self.max_tokens < 2:
             raise ModelError(f"preprocessing out of range: {asdict(self)}")
 

@@ -1,13 +1,13 @@
 """Titles → token ids, with the tokenizer that the bundle carries as `tokenizer.json`.
 
-A thin cover over Hugging Face `tokenizers`: dynamic padding per batch, truncation, and training a WordPiece of one's
-own from catalogue titles (digits are kept: they tell a 27-inch monitor from a 27-piece puzzle).
+A thin cover over Hugging Face `tokenizers`: dynamic padding per batch, truncation, and training a WordPiece or a BPE of
+one's own from catalogue titles (digits are kept: they tell a 27-inch monitor from a 27-piece puzzle).
 
 After listing.py; before preparation.py and model.py. Thread-safe after construction. No torch.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,9 @@ Ids = npt.NDArray[np.int64]
 
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _PAD_NAMES = ("[PAD]", "<pad>")
+BPE_SMALLEST = 256 + len(_SPECIAL)
+"""Pieces of a byte-level BPE that has learned nothing: the bytes and the special tokens."""
+_JOINER = "\u2060"  # word joiner: stands where no merge may cross, only while a BPE is learned
 
 
 class Tokenizer:
@@ -81,6 +84,41 @@ class Tokenizer:
         inner.post_processor = processors.BertProcessing(("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"]))
         return cls(inner, max_tokens)
 
+    @classmethod
+    def train_bpe(
+        cls,
+        titles: Iterable[str],
+        size: int,
+        max_tokens: int = 48,
+        morphemes: Callable[[str], list[str]] | None = None,
+    ) -> "Tokenizer":
+        """Learns a byte-level BPE (Sennrich et al. 2016; Radford et al. 2019) of at most `size` pieces from titles.
+
+        NFKC and lower case; digits stand apart from letters and merge among themselves, so sizes and model numbers
+        stay whole; no text is unknown, because every byte is a piece. The same titles give the same vocabulary.
+
+        Args:
+            size: at least BPE_SMALLEST.
+            morphemes: cuts a word; pieces then never span two of its parts. Only learning needs it.
+        """
+        inner = _HfTokenizer(models.BPE())
+        inner.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase(), normalizers.Prepend(" ")])
+        inner.pre_tokenizer = pre_tokenizers.Sequence([
+            pre_tokenizers.Split(_JOINER, "removed"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),  # its pattern parts letters, digits and signs
+        ])  # fmt: skip
+        trainer = trainers.BpeTrainer(
+            vocab_size=size,
+            special_tokens=list(_SPECIAL),
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        cut = titles if morphemes is None else (_cut(title, morphemes) for title in titles)
+        inner.train_from_iterator(cut, trainer)
+        vocabulary = inner.get_vocab()
+        inner.post_processor = processors.BertProcessing(("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"]))
+        return cls(inner, max_tokens)
+
     def encode(self, texts: Sequence[str]) -> tuple[Ids, Ids]:
         """Encodes a batch, padded to its longest title.
 
@@ -113,6 +151,11 @@ class Tokenizer:
 def _set_splitting(tokenizer: _HfTokenizer) -> None:
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+
+
+def _cut(title: str, morphemes: Callable[[str], list[str]]) -> str:
+    """The title with a joiner between the morphemes of each word."""
+    return " ".join(_JOINER.join(morphemes(word)) for word in title.split())
 
 
 def _alphabet(tokenizer: _HfTokenizer, titles: Sequence[str], limit: int) -> tuple[list[str], list[str]]:

@@ -12,17 +12,34 @@ The map, in the order of the data:
     splits.py     one frozen split per data set, by group
     ledger.py     who looked at the test part, and what for
     recipe.py     a run's settings, checked; recipes/*.yaml
-    encoders.py   step 1 and 2 from random weights
-    frozen.py     encoders that come trained, from a folder or a hub
-    steps.py      steps 1 and 2 of either kind
     views.py      seeded augmentations of photos
     features.py   what frozen encoders make of every listing, once, on disk
+
+The engine, which all three steps share:
+    hardware.py      device, processes, bf16
+    order.py         which rows a step sees        losses.py        four levels, and the tail
+    optimisation.py  optimiser, learning rate      weights.py       modes, copies, moving average
+    checkpoint.py    where a step stands, on disk  journal.py       progress line, JSON lines, trackers
+    task.py          what a step of training is    engine.py        the loop
+
+The three steps:
+    encoders.py   steps 1 and 2: a text or an image encoder learns whole
+    frozen.py     encoders that come trained, from a folder or a hub
+    earlier.py    encoders of earlier steps, from their bundles
+    morphemes.py  MeCab-ko, for a BPE of one's own
+    steps.py      steps 1 and 2 of any kind
     fusion.py     step 3: fusion and heads on features
+    stem.py       what frozen blocks make of photos, once
+    tune.py       step 3 with the encoders' last blocks
+
+What comes of it:
     calibrate.py  temperatures and thresholds
     evaluate.py   what the figures mean
     baselines.py  plain models on the same split
     report.py     report.json
+    run.py        what the steps of one run share
     train.py      the whole run: `train`, `train_shop`, `train_folder`
+    research.py   `python -m training.train`: the command line of the research code
 
 Imports mmcat only; the consumer and training never meet.
 """

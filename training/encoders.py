@@ -1,161 +1,139 @@
-"""Steps 1 and 2 of training from random weights: a text encoder on titles, an image encoder on photos.
+"""Steps 1 and 2 of training: a text encoder learns on titles, an image encoder on photos, whole.
 
-Each encoder is trained inside a whole `CategoryModel` of its own modality, so that what comes out is at once the frozen
-encoder of the fusion step and the single-modality baseline. The recipe for photos is measured (docs/decisions/0002):
-many small steps, AdamW, warm-up then linear decay, zero-initialised residuals, bf16 where the processor multiplies it.
+Each encoder is trained inside a `CategoryModel` of its own modality, from random weights or from those it came with, so
+that what comes out is at once the frozen encoder of the fusion step and the single-modality baseline. The recipe for
+photos from random weights is measured (docs/decisions/0002): many small steps, AdamW, warm-up then linear decay,
+zero-initialised residuals, bf16 where the processor multiplies it.
 
-After the readers and splits; before features.py, which runs the trained encoders once. Draws no progress bars: the
-caller gets a call per step. CUDA where the model stands there.
+After the readers, splits and engine.py; before features.py, which runs the trained encoders once.
 """
 
-import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mmcat.model import CategoryModel, loss
-from mmcat.preparation import IMAGENET_MEAN, IMAGENET_STD
+from mmcat.model import CategoryModel
+from mmcat.photos import Pixels
+from mmcat.preparation import Preprocessing
+from mmcat.taxonomy import Taxonomy
 from mmcat.text import Tokenizer
+from training.engine import fit
+from training.order import Dice, Rows
+from training.progress import Progress
+from training.recipe import Learning
+from training.task import NOTHING, Arguments, Fitted, Keep, Task
 
-Progress = Callable[[int, int, float], None]  # step (from 1), steps, loss of that step
-Precision = Literal["auto", "fp32", "bf16"]
+
+@dataclass(frozen=True)
+class Lesson:
+    """Whose paths an encoder learns.
+
+    Args:
+        truth: int64 [N], path of each row as a row of the taxonomy.
+        train, select: numbers of rows that have the modality.
+    """
+
+    taxonomy: Taxonomy
+    truth: Rows
+    train: Rows
+    select: Rows
 
 
 @dataclass(frozen=True, slots=True)
-class EncoderTraining:
-    """How an encoder is trained.
+class RowPixels:
+    """Photos of some rows, taken by the row's number.
 
     Args:
-        steps: optimizer steps; training sees steps · batch rows, reshuffled after each pass.
-        lr: highest learning rate, reached after the warm-up; falls to 0 in a line.
-        warmup_share: of the steps.
-        precision: "auto" is bf16 where it is quick, see `bf16_is_quick`.
+        pixels: uint8 [R, px, px, 3].
+        at: int64 [N], where a row's photo stands; -1: nowhere.
     """
 
-    steps: int
-    batch: int = 32
-    lr: float = 1e-3
-    warmup_share: float = 0.1
-    weight_decay: float = 0.01
-    precision: Precision = "auto"
-    seed: int = 0
+    pixels: Pixels
+    at: Rows
 
-    def __post_init__(self) -> None:
-        if min(self.steps, self.batch) < 1 or self.lr <= 0 or not 0 <= self.warmup_share < 1 or self.weight_decay < 0:
-            raise ValueError(f"training out of range: {self}")
+    def __getitem__(self, rows: Rows) -> Pixels:
+        return self.pixels[self.at[rows]]
 
 
 def train_text_encoder(
     model: CategoryModel,
     tokenizer: Tokenizer,
-    titles: list[str],
-    targets: npt.NDArray[np.int64],
-    training: EncoderTraining,
-    progress: Progress | None = None,
-) -> None:
-    """Trains a model of modality "text" in place, encoder and heads.
+    titles: Sequence[str],
+    lesson: Lesson,
+    learning: Learning,
+    *,
+    seed: int,
+    progress: Progress,
+    device: str = "cpu",
+    keep: Keep = NOTHING,
+) -> Fitted:
+    """Trains a model of modality "text" in place, encoder and heads; see `engine.fit`.
 
     Args:
-        titles: as serving sees them (`mmcat.preparation.listing_text`).
-        targets: int64 [len(titles), 4], rows of `Taxonomy.path_classes`.
+        titles: of all rows, as serving sees them (`mmcat.preparation.listing_text`).
     """
-    device = next(model.parameters()).device
+    if model.text_encoder is not None and model.config.text_pooling != "pooler":
+        _freeze_unread(model.text_encoder)
 
-    def logits_of(rows: npt.NDArray[np.int64]) -> list[Tensor]:
+    def arguments(rows: Rows, _: Dice | None) -> Arguments:
         ids_BT, mask_BT = tokenizer.encode([titles[row] for row in rows])
-        return model(torch.from_numpy(ids_BT).to(device), torch.from_numpy(mask_BT).to(device), None)  # type: ignore[no-any-return]
+        ids = {"ids_BT": torch.from_numpy(ids_BT), "mask_BT": torch.from_numpy(mask_BT)}
+        return {**ids, "pixels_BCXX": None}
 
-    _train(model, logits_of, targets, training, progress)
+    task = Task(model, arguments, lesson.taxonomy, lesson.truth, lesson.train, lesson.select)
+    return fit(task, learning, seed=seed, stage="step 1: text encoder", progress=progress, device=device, keep=keep)
 
 
 def train_image_encoder(
     model: CategoryModel,
-    pixels: npt.NDArray[np.uint8],
-    targets: npt.NDArray[np.int64],
-    training: EncoderTraining,
-    progress: Progress | None = None,
-) -> None:
-    """Trains a model of modality "image" in place; make it with `zero_init_residual=True`.
+    pixels: RowPixels,
+    lesson: Lesson,
+    learning: Learning,
+    preprocessing: Preprocessing,
+    *,
+    seed: int,
+    progress: Progress,
+    device: str = "cpu",
+    keep: Keep = NOTHING,
+) -> Fitted:
+    """Trains a model of modality "image" in place; from random weights make it with `zero_init_residual=True`.
 
     Args:
-        pixels: uint8 [rows, px, px, 3], as `mmcat.photos.decode` gives them; rows without a photo are left out before.
-        targets: int64 [rows, 4], rows of `Taxonomy.path_classes`.
+        pixels: as `mmcat.photos.decode` gives them.
     """
-    device = next(model.parameters()).device
     model.to(memory_format=torch.channels_last)
-    mean_C11 = torch.tensor(IMAGENET_MEAN, device=device).view(3, 1, 1) * 255
-    std_C11 = torch.tensor(IMAGENET_STD, device=device).view(3, 1, 1) * 255
 
-    def logits_of(rows: npt.NDArray[np.int64]) -> list[Tensor]:
-        pixels_BCXX = torch.from_numpy(pixels[rows]).to(device).permute(0, 3, 1, 2)  # channels-last without a copy
-        return model(None, None, (pixels_BCXX - mean_C11) / std_C11)  # type: ignore[no-any-return]
+    def arguments(rows: Rows, _: Dice | None) -> Arguments:
+        return {"pixels_BXXC": torch.from_numpy(pixels[rows])}
 
-    _train(model, logits_of, targets, training, progress)
-
-
-def _train(
-    model: CategoryModel,
-    logits_of: Callable[[npt.NDArray[np.int64]], list[Tensor]],
-    targets: npt.NDArray[np.int64],
-    training: EncoderTraining,
-    progress: Progress | None,
-) -> None:
-    device = next(model.parameters()).device
-    optimizer = torch.optim.AdamW(model.parameters(), lr=training.lr, weight_decay=training.weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _lr_share(step, training))
-    bf16 = training.precision == "bf16" or (training.precision == "auto" and bf16_is_quick(device.type))
-    targets_R4 = torch.from_numpy(targets).to(device)
-    model.train()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(training.seed)  # dropout
-        for step, rows in enumerate(_row_batches(len(targets), training), start=1):
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                step_loss = loss(logits_of(rows), targets_R4[torch.from_numpy(rows).to(device)])
-            optimizer.zero_grad(set_to_none=True)
-            step_loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
-            if progress is not None:
-                progress(step, training.steps, float(step_loss.detach()))
-    model.eval()
+    network = FromPixels(model, preprocessing)
+    task = Task(network, arguments, lesson.taxonomy, lesson.truth, lesson.train, lesson.select)
+    return fit(task, learning, seed=seed, stage="step 2: image encoder", progress=progress, device=device, keep=keep)
 
 
-def _lr_share(step: int, training: EncoderTraining) -> float:
-    """Warm-up in a line, then down to 0 in a line; step counts from 0."""
-    warmup = max(1, round(training.steps * training.warmup_share))
-    if step < warmup:
-        return (step + 1) / warmup
-    return max(0.0, (training.steps - step) / max(1, training.steps - warmup))
+class FromPixels(nn.Module):
+    """A model of modality "image" that takes photos as they are decoded, and normalises them on its own device."""
+
+    mean: Tensor  # [C, 1, 1], of pixels 0 to 255; std as well
+    std: Tensor
+
+    def __init__(self, model: CategoryModel, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(preprocessing.std).view(3, 1, 1) * 255, persistent=False)
+
+    def forward(self, pixels_BXXC: Tensor) -> list[Tensor]:
+        pixels_BCXX = pixels_BXXC.permute(0, 3, 1, 2)  # channels-last without a copy
+        normal_BCXX = (pixels_BCXX - self.mean) / self.std
+        logits: list[Tensor] = self.model(None, None, normal_BCXX)
+        return logits
 
 
-def _row_batches(rows: int, training: EncoderTraining) -> Iterator[npt.NDArray[np.int64]]:
-    """`steps` batches; every row once before any row again, short only where there are fewer rows than a batch."""
-    generator = np.random.Generator(np.random.Philox(key=training.seed))
-    waiting = np.empty(0, np.int64)
-    size = min(training.batch, rows)
-    for _ in range(training.steps):
-        while len(waiting) < size:
-            waiting = np.concatenate([waiting, generator.permutation(rows)])
-        yield waiting[:size]
-        waiting = waiting[size:]
-
-
-def bf16_is_quick(device_type: str) -> bool:
-    """Whether bf16 pays: on CUDA that has it, on processors with instructions for it.
-
-    Elsewhere PyTorch emulates it, several times slower than float32. Asked of the processor and not timed, so that a
-    busy machine trains the same model as an idle one.
-    """
-    if device_type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    cpuinfo = Path("/proc/cpuinfo")
-    if platform.machine() != "x86_64" or not cpuinfo.is_file():
-        return False
-    flags = next((line for line in cpuinfo.read_text().splitlines() if line.startswith("flags")), "").split()
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+def _freeze_unread(encoder: nn.Module) -> None:
+    """BERT's pooler learns nothing where nothing reads it; processes that share gradients would wait for its own."""
+    for name, parameter in encoder.named_parameters():
+        if ".pooler." in name:
+            parameter.requires_grad_(False)

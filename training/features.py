@@ -195,7 +195,7 @@ def _brought(vectors: Features, name: str, width: int) -> Features:
 
 
 def _text(row: Row, preprocessing: Preprocessing) -> str:
-    listing = Listing(row.id, title=row.title, brand=row.brand, maker=row.maker)
+    listing = Listing(row.id, title=row.title, brand=row.brand, maker=row.maker, model=row.model)
     return listing_text(listing, preprocessing.text_fields)
 
 

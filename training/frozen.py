@@ -1,16 +1,23 @@
 """Encoders that come trained, from a folder or a model hub: found, checked, frozen.
 
-A folder holds a ResNet50 and a Hugging Face sentence encoder:
+`--encoders` names either, everywhere:
+
+    FOLDER with a ResNet50 and a text encoder (below)      both from there
+    FOLDER that is a Hugging Face text encoder             its titles; photos by torchvision's IMAGENET1K_V2
+    NAME on the hub, such as kykim/bert-kor-base           the same, from the hub
+
+A folder of both:
 
     FOLDER/
       resnet50_v1.safetensors   torchvision's names, v1 strides (Caffe, Keras); or
       resnet50.safetensors      torchvision's own, v1.5 strides
       minilm/, e5/, …           a folder with config.json, model.safetensors, tokenizer.json
 
-Without a folder the hub is asked: `kykim/bert-kor-base` and torchvision's IMAGENET1K_V2. Before features.py.
+Without any the hubs are asked: `kykim/bert-kor-base` and torchvision's IMAGENET1K_V2. Before steps.py.
 """
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +32,7 @@ HUB_TEXT = "kykim/bert-kor-base"
 Strides = Literal["v1", "v1.5"]
 Pooling = Literal["cls", "mean", "pooler", "layers"]
 _RESNETS: dict[str, Strides] = {"resnet50_v1.safetensors": "v1", "resnet50.safetensors": "v1.5"}
+_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")  # owner/name or name; anything else is meant as a folder
 _PREFERRED = ("minilm", "e5")  # where a folder has several: the smaller first
 
 
@@ -33,7 +41,7 @@ class FrozenEncoders:
     """Where the weights are and how they must be run.
 
     Args:
-        text: folder or hub name.
+        text: folder or name on the hub.
         resnet: safetensors file; None for torchvision's IMAGENET1K_V2.
     """
 
@@ -58,25 +66,24 @@ class FrozenEncoders:
         except (OSError, ValueError, AttributeError) as error:
             raise RecipeError(f"no tokenizer of {self.text}: {str(error).partition(chr(10))[0]}") from error
 
-    def fill(self, model: CategoryModel) -> None:
-        """Loads the weights into whichever encoders the model has, and freezes them."""
-        if model.text_encoder is not None:
+    def fill(self, model: CategoryModel, *, text: bool = True, image: bool = True) -> None:
+        """Loads the weights into whichever of the wished encoders the model has, and freezes them."""
+        if text and model.text_encoder is not None:
             pretrained.load_text_weights(model, self.text)
-        if model.image_encoder is not None:
+            model.text_encoder.eval().requires_grad_(False)
+        if image and model.image_encoder is not None:
             if self.resnet is None:
                 _fill_from_torchvision(model)
             else:
                 pretrained.load_resnet_weights(model, self.resnet)
-        for encoder in (model.text_encoder, model.image_encoder):
-            if encoder is not None:
-                encoder.eval().requires_grad_(False)
+            model.image_encoder.eval().requires_grad_(False)
 
 
 def find(encoders: str | Path | None, pooling: Pooling | None = None) -> FrozenEncoders:
-    """Recognises what a folder holds.
+    """Recognises what a folder holds; a name is not looked up yet.
 
     Args:
-        encoders: the folder; None for the names on the hub.
+        encoders: folder or name, see above; None for our defaults on the hubs.
         pooling: what the recipe says; None reads it from the text encoder's folder (sentence encoders say so there).
 
     Raises:
@@ -86,7 +93,13 @@ def find(encoders: str | Path | None, pooling: Pooling | None = None) -> FrozenE
         return FrozenEncoders(HUB_TEXT, None, "v1.5", pooling or "cls")
     root = Path(encoders)
     if not root.is_dir():
-        raise RecipeError(f"no encoders at {root}: give a folder with a ResNet50 and a text encoder")
+        if not _HUB_NAME.fullmatch(str(encoders)):
+            raise RecipeError(
+                f"no encoders at {root}: give a folder with a ResNet50 and a text encoder, or a hub's name"
+            )
+        return FrozenEncoders(str(encoders), None, "v1.5", pooling or "cls")
+    if (root / "config.json").is_file() and (root / "tokenizer.json").is_file():
+        return FrozenEncoders(str(root), None, "v1.5", pooling or _pooling_of(root))
     resnets = [name for name in _RESNETS if (root / name).is_file()]
     texts = {file.parent.name: file.parent for file in sorted(root.glob("*/config.json"))}
     texts = {name: folder for name, folder in texts.items() if (folder / "tokenizer.json").is_file()}

@@ -1,14 +1,19 @@
 """A recipe: everything that decides a training run besides data and seed, as YAML checked by pydantic.
 
-Before train.py. `Recipe.load("fashion_cpu")` finds the recipes of this package; a path to a file works as well.
+Before train.py. `Recipe.load("fashion_cpu")` finds the recipes of this package; a path to a file works as well, and
+`key=value` with dotted keys changes single values.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from mmcat.model import LEVEL_WEIGHTS
+from mmcat.preparation import TEXT_FIELDS
+from mmcat.text import BPE_SMALLEST
 from training.errors import RecipeError
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -30,63 +35,123 @@ class PhotoRecipe(Part):
 
 
 class TextRecipe(Part):
-    """How titles are cut, and the encoder's shape where it starts from nothing (a BERT)."""
+    """What of a listing is read and how it is cut, and the encoder's shape where it starts from nothing (a BERT).
 
+    Args:
+        fields: joined by a space in this order, empty ones left out; they travel in the bundle.
+        tokenizer, vocabulary: kind and size of the vocabulary learned from the training part; only from scratch.
+        morphemes: MeCab-ko's morphemes bound what a BPE may merge (extra `mecab`); serving needs no MeCab.
+        pooling: None: what the encoder says of itself, "mean" from scratch.
+    """
+
+    fields: Annotated[tuple[str, ...], Field(min_length=1)] = ("title",)
     max_tokens: Annotated[int, Field(ge=4, le=512)] = 48
+    tokenizer: Literal["wordpiece", "bpe"] = "wordpiece"
     vocabulary: Annotated[int, Field(ge=64)] = 4_000
+    morphemes: bool = False
     width: Annotated[int, Field(ge=8)] = 128
     layers: Annotated[int, Field(ge=1)] = 2
     heads: Annotated[int, Field(ge=1)] = 2
     feed_forward: Annotated[int, Field(ge=8)] = 256
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    pooling: Literal["cls", "mean", "pooler", "layers"] | None = (
-        None  # None: what the encoder says of itself, "mean" from scratch
-    )
+    pooling: Literal["cls", "mean", "pooler", "layers"] | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> "TextRecipe":
+        if unknown := set(self.fields) - set(TEXT_FIELDS):
+            raise ValueError(f"fields must be some of {', '.join(TEXT_FIELDS)}, not {', '.join(sorted(unknown))}")
+        if self.morphemes and self.tokenizer != "bpe":
+            raise ValueError("morphemes bound the merges of a BPE: set tokenizer to bpe")
+        if self.tokenizer == "bpe" and self.vocabulary < BPE_SMALLEST:
+            raise ValueError(f"a BPE has at least {BPE_SMALLEST} pieces: the bytes and the special tokens")
+        return self
 
 
-class EncoderSteps(Part):
-    """How an encoder learns from random weights (training.encoders.EncoderTraining)."""
+class Learning(Part):
+    """How weights learn: what the three steps have in common (training.engine).
 
-    steps: Annotated[int, Field(ge=1)]
+    Args:
+        epochs: passes over the training part; ignored where `steps` says how many optimiser steps.
+        batch: rows per optimiser step, over all processes and pieces.
+        accumulate: pieces that a batch passes through the device in, where it does not fit at once.
+        lr: highest learning rate, reached in a line over `warmup_share` of the steps; then down to 0 by `decay`.
+        clip: largest norm of the gradient; 0: as it is.
+        ema: of the weights, per step; 0: none. The averaged weights are what is validated and kept.
+        tail, tail_beta, tail_tau: see training.losses.
+        patience: epochs without a better path accuracy on `select` before stopping, and the best epoch's weights are
+            kept; None: no epoch is validated, and the last weights are kept.
+        precision: "auto" is bf16 where it is quick.
+        few_steps: says that fewer than 1,000 optimiser steps are meant.
+    """
+
+    epochs: Annotated[int, Field(ge=1)] = 30
+    steps: Annotated[int, Field(ge=1)] | None = None
     batch: Annotated[int, Field(ge=1)] = 32
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    optimizer: Literal["adamw", "radam"] = "adamw"
     lr: Annotated[float, Field(gt=0)] = 1e-3
     warmup_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    decay: Literal["linear", "cosine"] = "linear"
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    clip: Annotated[float, Field(ge=0)] = 0.0
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    level_weights: tuple[float, float, float, float] = LEVEL_WEIGHTS
+    tail: Literal["none", "class_balanced", "logit_adjusted"] = "none"
+    tail_beta: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    tail_tau: Annotated[float, Field(ge=0)] = 1.0
+    patience: Annotated[int, Field(ge=1)] | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    deterministic: bool = False
+    few_steps: bool = False
+
+    @model_validator(mode="after")
+    def _divides(self) -> "Learning":
+        if self.accumulate > self.batch:
+            raise ValueError(f"a batch of {self.batch} cannot pass in {self.accumulate} pieces")
+        return self
 
 
-class FusionRecipe(Part):
+class Tune(Part):
+    """Which last blocks of the encoders learn with the fusion; the rest stays frozen, BatchNorm's statistics too.
+
+    Args:
+        image_blocks: of ResNet50's 16 bottleneck blocks, counted from the last; layer4 has three, layer3 six.
+        text_layers: of the text encoder, counted from the last.
+        lr_scale: their learning rate as a share of the fusion's.
+    """
+
+    image_blocks: Annotated[int, Field(ge=0, le=9)] = 0
+    text_layers: Annotated[int, Field(ge=0)] = 0
+    lr_scale: Annotated[float, Field(gt=0, le=1)] = 0.1
+
+
+class FusionRecipe(Learning):
     """How fusion and heads learn on features computed before.
 
     Args:
         width, blocks, heads, dropout: see mmcat.model.ModelConfig.
         missing: chance that a listing loses one modality for a step, so that title-only and photo-only are learned.
-        label_smoothing: share of the target spread over all classes of a level.
-        ema: of the weights, per step; 0: none. The averaged weights are what is selected and written.
-        patience: epochs without a better path accuracy on `select` before stopping.
+        tune: see Tune; without it both encoders stay as they are.
     """
 
     width: Annotated[int, Field(ge=8)] = 384
     blocks: Annotated[int, Field(ge=1, le=12)] = 2
     heads: Annotated[int, Field(ge=1)] = 4
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    epochs: Annotated[int, Field(ge=1)] = 30
     batch: Annotated[int, Field(ge=2)] = 128
-    lr: Annotated[float, Field(gt=0)] = 1e-3
-    warmup_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
     missing: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    patience: Annotated[int, Field(ge=1)] = 10
+    patience: Annotated[int, Field(ge=1)] | None = 10
+    tune: Tune = Tune()
 
 
 class Recipe(Part):
     """A whole run.
 
     Args:
-        encoders: "scratch" trains both from random weights (steps 1 and 2 of the shop); "pretrained" freezes what
-            `encoders` of `train` names and trains heads of single modalities on its features.
+        encoders: "scratch" trains both from random weights; "pretrained" takes what `encoders` of `train` names.
+        text_training, image_training: steps 1 and 2; left out, a pretrained encoder stays frozen and only heads are
+            trained on its features.
         features: precision of cached features.
         baselines: whether the plain baselines are computed on the same split.
     """
@@ -95,8 +160,8 @@ class Recipe(Part):
     encoders: Literal["scratch", "pretrained"]
     photo: PhotoRecipe = PhotoRecipe()
     text: TextRecipe = TextRecipe()
-    text_training: EncoderSteps | None = None
-    image_training: EncoderSteps | None = None
+    text_training: Learning | None = None
+    image_training: Learning | None = None
     fusion: FusionRecipe = FusionRecipe()
     features: Literal["fp16", "fp32"] = "fp32"
     error_rate: Annotated[float, Field(gt=0, lt=1)] = 0.02
@@ -105,18 +170,18 @@ class Recipe(Part):
 
     @model_validator(mode="after")
     def _fits(self) -> "Recipe":
-        both = self.text_training is not None and self.image_training is not None
-        if self.encoders == "scratch" and not both:
+        if self.encoders == "scratch" and (self.text_training is None or self.image_training is None):
             raise ValueError("encoders from scratch need text_training and image_training")
-        if self.encoders == "pretrained" and (self.text_training or self.image_training):
-            raise ValueError("pretrained encoders are frozen: no text_training, no image_training")
         if self.fusion.width % self.fusion.heads:
             raise ValueError(f"{self.fusion.heads} heads do not divide the width {self.fusion.width}")
         return self
 
     @classmethod
-    def load(cls, name: str | Path) -> "Recipe":
+    def load(cls, name: str | Path, changes: Sequence[str] = ()) -> "Recipe":
         """Reads a recipe by the name of one of ours or by path.
+
+        Args:
+            changes: "key=value" each, keys dotted ("fusion.lr"), values in YAML; later ones win.
 
         Raises:
             RecipeError: no such recipe, not YAML, or a key or value that is not one.
@@ -131,7 +196,9 @@ class Recipe(Part):
             raise RecipeError(f"no recipe {name!r} ({error.strerror}): known are {known}") from error
         except yaml.YAMLError as error:
             raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-        return cls.check(data, str(path))
+        for change in changes:
+            data = _changed(data, change)
+        return cls.check(data, " with ".join([str(path), *changes]))
 
     @classmethod
     def check(cls, data: Any, source: str) -> "Recipe":
@@ -143,3 +210,22 @@ class Recipe(Part):
                 f"{'.'.join(map(str, item['loc'])) or 'recipe'}: {item['msg']}" for item in error.errors()
             )
             raise RecipeError(f"{source}: {wrong}") from error
+
+
+def _changed(data: Any, change: str) -> Any:
+    """A copy of `data` with one value set."""
+    key, equals, text = change.partition("=")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{change!r}: the value is not YAML") from error
+    if not equals or not all(key.split(".")):
+        raise RecipeError(f"{change!r} is not key=value, as in fusion.lr=0.001")
+    return _with(data, key.split("."), value)
+
+
+def _with(data: Any, keys: Sequence[str], value: Any) -> Any:
+    if not keys:
+        return value
+    inner = data if isinstance(data, Mapping) else {}
+    return {**inner, keys[0]: _with(inner.get(keys[0]), keys[1:], value)}

@@ -215,14 +215,16 @@ def _deal(
     return part_of_group
 
 
-def split_file(dataset: Dataset, folder: Path, seed: int) -> Path:
-    """Where the frozen split of this data set and seed is kept."""
-    return folder / f"{dataset.name}-{seed}-{dataset.digest[:12]}.split.json"
+def split_file(dataset: Dataset, folder: Path, seed: int, shares: Mapping[str, float] = SHARES) -> Path:
+    """Where the frozen split of this data set and seed is kept; shares of one's own have a file of their own."""
+    usual = shares in (SHARES, NO_TEST)
+    own = "" if usual else "".join(f"-{part}{share:.4f}" for part, share in sorted(shares.items()))
+    return folder / f"{dataset.name}-{seed}-{dataset.digest[:12]}{own}.split.json"
 
 
 def frozen_split(dataset: Dataset, folder: Path, seed: int, shares: Mapping[str, float] = SHARES) -> Split:
     """The split of this data set and seed: read if it was made before, else made and written."""
-    path = split_file(dataset, folder, seed)
+    path = split_file(dataset, folder, seed, shares)
     if path.exists():
         split = Split.load(path)
         if split.dataset_digest != dataset.digest or set(split.parts) != set(shares):

@@ -1,9 +1,9 @@
-"""Steps 1 and 2: the encoders of a run, trained from nothing or taken as they come, and then frozen.
+"""Steps 1 and 2: the encoders of a run, trained from nothing, trained further, or taken as they come; then frozen.
 
-After recipe.py, encoders.py, frozen.py; before features.py, which runs what comes out of here once over all rows.
+After recipe.py, encoders.py, frozen.py, earlier.py; before features.py, which runs what comes out of here once.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,19 +11,23 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from mmcat.bundle import LoadedBundle
 from mmcat.model import CategoryModel, ModelConfig
 from mmcat.photos import Pixels
 from mmcat.preparation import Preprocessing
 from mmcat.text import Tokenizer
 from training import features
 from training.data import Dataset
-from training.encoders import EncoderTraining, train_image_encoder, train_text_encoder
+from training.encoders import Lesson, RowPixels, train_image_encoder, train_text_encoder
 from training.errors import DataError
-from training.frozen import find
-from training.fusion import Rows
+from training.frozen import FrozenEncoders, find
+from training.morphemes import splitter
+from training.order import Rows
 from training.progress import Progress
-from training.recipe import EncoderSteps, Recipe
+from training.recipe import Recipe
+from training.task import NOTHING, Keep
 
+Modality = Literal["text", "image", "both"]
 _DECODE = 256  # photos per turn of the progress bar
 
 
@@ -32,16 +36,17 @@ class Encoders:
     """What steps 1 and 2 give.
 
     Args:
-        model: of both modalities, its encoders frozen; its fusion is not trained.
+        model: of the modalities that the run reads, its encoders frozen; its fusion is not trained.
+        tokenizer: None where no model of the run reads text.
         singles: models of one modality that were trained whole, by "text" and "image"; none where encoders came frozen.
     """
 
     model: CategoryModel
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | None
     preprocessing: Preprocessing
-    singles: dict[str, CategoryModel] = field(default_factory=dict)
+    singles: Mapping[str, CategoryModel] = field(default_factory=dict)
 
-    def config(self, modality: Literal["text", "image", "both"], fusion: Literal["concat", "cross"]) -> ModelConfig:
+    def config(self, modality: Modality, fusion: Literal["concat", "cross"]) -> ModelConfig:
         """The shape of a model on these encoders."""
         shape = self.model.config.to_json() | {"modality": modality, "fusion": fusion}
         return ModelConfig.from_json(shape | ({"text_encoder": None} if modality == "image" else {}))
@@ -55,90 +60,168 @@ class Encoders:
         return model.eval()
 
 
-def pretrained_encoders(dataset: Dataset, recipe: Recipe, encoders: str | Path | None, device: str) -> Encoders:
-    """Takes encoders as they come; blocks for seconds, or on the network for names on a hub."""
-    found = find(encoders, recipe.text.pooling)
-    preprocessing = _preprocessing(recipe)
-    tokenizer = found.tokenizer(preprocessing.max_tokens)
-    config = _config(dataset, recipe, found.text_config(), found.pooling, found.strides)
-    model = CategoryModel(config)
-    found.fill(model)
-    return Encoders(_frozen(model, device), tokenizer, preprocessing)
+@dataclass(frozen=True)
+class EncoderSteps:
+    """Steps 1 and 2 of a run, before they have run.
 
-
-def scratch_encoders(
-    dataset: Dataset, recipe: Recipe, train_rows: Rows, seed: int, progress: Progress, device: str
-) -> Encoders:
-    """Trains both encoders from random weights; blocks for minutes.
-
-    Raises:
-        DataError: no title, or no photo, to learn from.
+    Args:
+        modality: what the models of this run read.
+        encoders: folder or names, see training.frozen.
+        earlier: bundles of earlier steps, by "text" and "image": their encoders are taken as they are.
     """
-    if recipe.text_training is None or recipe.image_training is None:
-        raise DataError(
-            "a recipe from scratch needs text_training and image_training"
-        )  # the recipe's check says so too
-    preprocessing = _preprocessing(recipe)
-    titles = features.titles(dataset, preprocessing)
-    with_title = np.array([row for row in train_rows if titles[row]], np.int64)
-    if not len(with_title):
-        raise DataError(f"{dataset.name}: no listing with a title to train on")
-    train_titles = [titles[row] for row in with_title]
-    tokenizer = Tokenizer.train_wordpiece(train_titles, recipe.text.vocabulary, preprocessing.max_tokens)
-    config = _config(dataset, recipe, _bert(recipe, tokenizer), recipe.text.pooling or "mean", "v1.5")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        both = CategoryModel(config, zero_init_residual=True).to(device)
-        empty = Encoders(both, tokenizer, preprocessing)
-        text = empty.attach(CategoryModel(empty.config("text", "concat"), encoders=False)).to(device)
-        image = empty.attach(CategoryModel(empty.config("image", "concat"), encoders=False)).to(device)
-    text_4 = dataset.taxonomy.path_classes[dataset.targets[with_title]]
-    progress.begin("step 1: text encoder", recipe.text_training.steps)
-    train_text_encoder(text, tokenizer, train_titles, text_4, _steps(recipe.text_training, seed), _tell(progress))
-    pixels, rows = _photos(dataset, train_rows, preprocessing, progress)
-    image_4 = dataset.taxonomy.path_classes[dataset.targets[rows]]
-    progress.begin("step 2: image encoder", recipe.image_training.steps)
-    train_image_encoder(image, pixels, image_4, _steps(recipe.image_training, seed), _tell(progress))
-    singles = {"text": text.eval().requires_grad_(False), "image": image.eval().requires_grad_(False)}
-    return Encoders(_frozen(both, device), tokenizer, preprocessing, singles)
+
+    dataset: Dataset
+    recipe: Recipe
+    train: Rows
+    select: Rows
+    seed: int
+    progress: Progress
+    modality: Modality = "both"
+    encoders: str | Path | None = None
+    earlier: Mapping[str, LoadedBundle] = field(default_factory=dict)
+    device: str = "cpu"
+    keep: Keep = NOTHING
+
+    def run(self) -> Encoders:
+        """Blocks for seconds where encoders come trained, for minutes where they learn, on the network for names.
+
+        Raises:
+            DataError: no title, or no photo, to learn from.
+            RecipeError: encoders that are not there.
+        """
+        preprocessing = preprocessing_of(self.recipe)
+        titles = features.titles(self.dataset, preprocessing)
+        found = self._found()
+        tokenizer = self._tokenizer(found, titles, preprocessing.max_tokens)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            model = CategoryModel(self._config(found, tokenizer), zero_init_residual=True)
+            given = Encoders(model, tokenizer, preprocessing)
+            singles: dict[str, CategoryModel] = {
+                name: given.attach(CategoryModel(given.config(name, "concat"), encoders=False))
+                for name in self._learning()
+            }
+        self._fill(model, found)
+        if "text" in singles:
+            self._learn_text(singles["text"], given, titles)
+        if "image" in singles:
+            self._learn_image(singles["image"], preprocessing)
+        for one in (model, *singles.values()):
+            one.to(self.device).eval().requires_grad_(False)
+        return Encoders(model, tokenizer, preprocessing, singles)
+
+    def _learning(self) -> list[Literal["text", "image"]]:
+        """The encoders that this run trains."""
+        wished = {"text": self.recipe.text_training, "image": self.recipe.image_training}
+        names: Sequence[Literal["text", "image"]] = ("text", "image")
+        return [
+            name
+            for name in names
+            if wished[name] is not None and self.modality in (name, "both") and name not in self.earlier
+        ]
+
+    def _needs(self, name: Literal["text", "image"]) -> bool:
+        return self.modality in (name, "both") and name not in self.earlier
+
+    def _found(self) -> FrozenEncoders | None:
+        needed = self.recipe.encoders == "pretrained" and (self._needs("text") or self._needs("image"))
+        return find(self.encoders, self.recipe.text.pooling) if needed else None
+
+    def _tokenizer(self, found: FrozenEncoders | None, titles: Sequence[str], max_tokens: int) -> Tokenizer | None:
+        if self.modality == "image":
+            return None
+        if "text" in self.earlier:
+            return self.earlier["text"].tokenizer
+        if found is not None:
+            return found.tokenizer(max_tokens)
+        text, own = self.recipe.text, [titles[row] for row in self.train if titles[row]]
+        if not own:
+            raise DataError(f"{self.dataset.name}: no listing with a title to train on")
+        if text.tokenizer == "wordpiece":
+            return Tokenizer.train_wordpiece(own, text.vocabulary, max_tokens)
+        return Tokenizer.train_bpe(own, text.vocabulary, max_tokens, splitter() if text.morphemes else None)
+
+    def _config(self, found: FrozenEncoders | None, tokenizer: Tokenizer | None) -> ModelConfig:
+        recipe, fusion = self.recipe, self.recipe.fusion
+        text_encoder, pooling = None, recipe.text.pooling or "mean"
+        if "text" in self.earlier:
+            text_encoder = self.earlier["text"].model.config.text_encoder
+            pooling = self.earlier["text"].model.config.text_pooling
+        elif tokenizer is not None:
+            text_encoder = _bert(recipe, tokenizer) if found is None else found.text_config()
+            pooling = pooling if found is None else found.pooling
+        strides: Literal["v1", "v1.5"] = "v1.5" if found is None else found.strides
+        if "image" in self.earlier:
+            strides = self.earlier["image"].model.config.resnet_strides
+        return ModelConfig(
+            classes=tuple(map(len, self.dataset.taxonomy.classes)),
+            modality=self.modality,
+            text_encoder=text_encoder,
+            text_pooling=pooling,
+            resnet_strides=strides,
+            image_layers=recipe.photo.layers,
+            px=recipe.photo.px,
+            width=fusion.width,
+            blocks=fusion.blocks,
+            heads=fusion.heads,
+            dropout=fusion.dropout,
+        )
+
+    def _fill(self, model: CategoryModel, found: FrozenEncoders | None) -> None:
+        if found is not None:
+            found.fill(model, text=self._needs("text"), image=self._needs("image"))
+        for name, loaded in self.earlier.items():
+            target, source = getattr(model, f"{name}_encoder"), getattr(loaded.model, f"{name}_encoder")
+            target.load_state_dict(source.state_dict())  # strict: a weight too many or too few is an error
+
+    def _learn_text(self, single: CategoryModel, given: Encoders, titles: Sequence[str]) -> None:
+        learning, tokenizer = self.recipe.text_training, given.tokenizer
+        assert learning is not None  # noqa: S101  `_learning` has looked
+        assert tokenizer is not None  # noqa: S101  as above
+        there = np.array([bool(title) for title in titles])
+        lesson = self._lesson(there, "title")
+        train_text_encoder(
+            single.requires_grad_(True), tokenizer, titles, lesson, learning,
+            seed=self.seed, progress=self.progress, device=self.device, keep=self.keep,
+        )  # fmt: skip
+
+    def _learn_image(self, single: CategoryModel, preprocessing: Preprocessing) -> None:
+        learning = self.recipe.image_training
+        assert learning is not None  # noqa: S101  `_learning` has looked
+        seen = np.concatenate([self.train, self.select] if learning.patience is not None else [self.train])
+        pixels, there = self._photos(np.sort(seen), preprocessing)
+        train_image_encoder(
+            single.requires_grad_(True), pixels, self._lesson(there, "photo"), learning, preprocessing,
+            seed=self.seed, progress=self.progress, device=self.device, keep=self.keep,
+        )  # fmt: skip
+
+    def _lesson(self, there: Any, what: str) -> Lesson:
+        train = self.train[there[self.train]]
+        if not len(train):
+            raise DataError(f"{self.dataset.name}: no listing with a {what} to train on")
+        return Lesson(self.dataset.taxonomy, self.dataset.targets, train, self.select[there[self.select]])
+
+    def _photos(self, rows: Rows, preprocessing: Preprocessing) -> tuple[RowPixels, Any]:
+        """The photos of these rows, all in memory (7 kB each at 48 px), and which rows of the data set have one."""
+        self.progress.begin("photos", len(rows))
+        found: list[Pixels] = []
+        at = np.full(len(self.dataset), -1, np.int64)
+        count = 0
+        for start in range(0, len(rows), _DECODE):
+            part = rows[start : start + _DECODE]
+            pixels, there = features.pixels([self.dataset.rows[row] for row in part], preprocessing)
+            found.append(pixels)
+            at[part[there]] = np.arange(count, count + len(pixels))
+            count += len(pixels)
+            self.progress.advance(len(part))
+        return RowPixels(np.concatenate(found), at), at >= 0
 
 
-def _photos(
-    dataset: Dataset, train_rows: Rows, preprocessing: Preprocessing, progress: Progress
-) -> tuple[Pixels, Rows]:
-    """The training part's photos, all in memory (7 kB each at 48 px), and whose they are."""
-    progress.begin("photos", len(train_rows))
-    found, rows = [], []
-    for start in range(0, len(train_rows), _DECODE):
-        part = train_rows[start : start + _DECODE]
-        pixels, there = features.pixels([dataset.rows[row] for row in part], preprocessing)
-        found.append(pixels)
-        rows.append(part[there])
-        progress.advance(len(part))
-    if not sum(map(len, rows)):
-        raise DataError(f"{dataset.name}: no listing with a photo to train on")
-    return np.concatenate(found), np.concatenate(rows)
-
-
-def _config(
-    dataset: Dataset,
-    recipe: Recipe,
-    text_encoder: dict[str, Any],
-    pooling: Literal["cls", "mean", "pooler", "layers"],
-    strides: Literal["v1", "v1.5"],
-) -> ModelConfig:
-    fusion = recipe.fusion
-    return ModelConfig(
-        classes=tuple(map(len, dataset.taxonomy.classes)),
-        text_encoder=text_encoder,
-        text_pooling=pooling,
-        resnet_strides=strides,
-        image_layers=recipe.photo.layers,
-        px=recipe.photo.px,
-        width=fusion.width,
-        blocks=fusion.blocks,
-        heads=fusion.heads,
-        dropout=fusion.dropout,
+def preprocessing_of(recipe: Recipe) -> Preprocessing:
+    """How a recipe's listings become what the network sees."""
+    photo, text = recipe.photo, recipe.text
+    return Preprocessing(
+        px=photo.px, fit=photo.fit, fill=photo.fill, max_tokens=text.max_tokens, text_fields=text.fields
     )
 
 
@@ -156,20 +239,3 @@ def _bert(recipe: Recipe, tokenizer: Tokenizer) -> dict[str, Any]:
         "max_position_embeddings": text.max_tokens,
         "pad_token_id": tokenizer.pad_id,
     }
-
-
-def _preprocessing(recipe: Recipe) -> Preprocessing:
-    photo = recipe.photo
-    return Preprocessing(px=photo.px, fit=photo.fit, fill=photo.fill, max_tokens=recipe.text.max_tokens)
-
-
-def _steps(steps: EncoderSteps, seed: int) -> EncoderTraining:
-    return EncoderTraining(**steps.model_dump(), seed=seed)
-
-
-def _tell(progress: Progress) -> Callable[[int, int, float], None]:
-    return lambda step, steps, loss: progress.advance(note=f"loss {loss:.3f}")
-
-
-def _frozen(model: CategoryModel, device: str) -> CategoryModel:
-    return model.to(device).eval().requires_grad_(False)

@@ -2,20 +2,18 @@
 
     split ─> encoders (steps 1 and 2) ─> features, once ─> heads and fusion (step 3) ─> calibrate ─> measure ─> bundle
 
-Writes `out/{cross,concat,text,image}/` and `out/report.json`. Weights see the training part, epochs are chosen on
-`select`, temperatures and thresholds on `calibrate`; `test` is looked at once, at the end.
+Writes `out/{cross,concat,text,image}/`, `out/report.json`, `out/logs/` and, until it is done, `out/checkpoints/`.
+Weights see the training part, epochs are chosen on `select`, temperatures and thresholds on `calibrate`; `test` is
+looked at once, at the end.
 
-Knows all other modules of training. `train_shop` and `train_folder` are what the program calls.
+Knows all other modules of training. `train_shop` and `train_folder` are what the program calls; `python -m
+training.train` is research.py, the command line of the research code.
 """
 
+import shutil
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
-
-import torch
 
 from mmcat import bundle
 from mmcat.calibration import Calibration
@@ -23,69 +21,28 @@ from mmcat.model import CategoryModel
 from training.baselines import Baseline, baselines
 from training.calibrate import calibrate
 from training.data import Dataset
+from training.earlier import earlier_bundles
 from training.evaluate import Metrics, measure
-from training.features import FeatureCache, titles
-from training.fusion import Inputs, Learned, Rows, learn, logits
-from training.ledger import note_test_look
+from training.features import FeatureCache
+from training.fusion import Inputs, learn, logits
+from training.hardware import device_of, processes
 from training.progress import Progress, Quiet
 from training.readers.bad_rows import MAX_BAD_SHARE
 from training.readers.read import read_listings
 from training.readers.shop import shop_dataset
 from training.recipe import Recipe
 from training.report import ModelReport, Report
+from training.run import CHECKPOINTS, DEFAULT, MODELS, Options, Run
 from training.shop.shop import ShopConfig
-from training.splits import NO_TEST, SHARES, Split, describe, frozen_split, split_file
-from training.steps import Encoders, pretrained_encoders, scratch_encoders
+from training.splits import NO_TEST, SHARES, describe, frozen_split, split_file
+from training.stem import make_stem
+from training.steps import Encoders, EncoderSteps, preprocessing_of
+from training.task import Fitted
+from training.tune import Sources, learn_tuned
 
-Fusion = Literal["concat", "cross"]
-Modality = Literal["text", "image", "both"]
-MODELS: Mapping[str, tuple[Modality, Fusion]] = {
-    "text": ("text", "concat"),
-    "image": ("image", "concat"),
-    "concat": ("both", "concat"),
-    "cross": ("both", "cross"),
-}
+__all__ = ["MODELS", "SHOP_LISTINGS", "Options", "train", "train_folder", "train_shop"]
+
 SHOP_LISTINGS = 12_000
-
-
-@dataclass
-class _Run:
-    """What the steps of one run share."""
-
-    dataset: Dataset
-    recipe: Recipe
-    out: Path
-    split: Split
-    split_file: Path
-    seed: int
-    progress: Progress
-    device: str
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def rows(self, part: str) -> Rows:
-        return self.split.rows(part, self.dataset)
-
-    @property
-    def measured_on(self) -> str:
-        return "test" if "test" in self.split.parts else "calibrate"
-
-    def held(self, model: str) -> Rows:
-        """The rows that `model` is measured on; a look at the test part goes into its ledger."""
-        if self.measured_on == "test":
-            note_test_look(
-                self.split_file,
-                split_fingerprint=self.split.fingerprint,
-                recipe=self.recipe.model_dump(mode="json"),
-                model=model,
-                purpose="training report",
-            )
-        return self.rows(self.measured_on)
-
-    @contextmanager
-    def timed(self, step: str) -> Iterator[None]:
-        begun = time.monotonic()
-        yield
-        self.seconds[step] = round(self.seconds.get(step, 0.0) + time.monotonic() - begun, 1)
 
 
 def train_shop(
@@ -94,10 +51,10 @@ def train_shop(
     seed: int = 7,
     count: int = SHOP_LISTINGS,
     config: ShopConfig | None = None,
-    recipe: str | Path = "shop_demo",
+    recipe: Recipe | str | Path = "shop_demo",
     cache: str | Path | None = None,
     progress: Progress | None = None,
-    device: str = "auto",
+    options: Options = DEFAULT,
 ) -> Report:
     """Trains on the simulated shop's training listings; it is tested on listings of another seed and split.
 
@@ -106,9 +63,7 @@ def train_shop(
         cache: see `train`.
     """
     dataset = shop_dataset(config or ShopConfig(seed=seed, split="train"), count)
-    return train(
-        dataset, Recipe.load(recipe), out, cache=cache, shares=NO_TEST, seed=seed, progress=progress, device=device
-    )
+    return train(dataset, recipe, out, cache=cache, shares=NO_TEST, seed=seed, progress=progress, options=options)
 
 
 def train_folder(
@@ -117,13 +72,13 @@ def train_folder(
     *,
     title_column: str = "title",
     encoders: str | Path | None = None,
-    recipe: str | Path = "fashion_cpu",
+    recipe: Recipe | str | Path = "fashion_cpu",
     cache: str | Path | None = None,
     max_bad_share: float = MAX_BAD_SHARE,
     allow_private: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
-    device: str = "auto",
+    options: Options = DEFAULT,
 ) -> Report:
     """Trains on real listings (docs/data-format.md) and measures on the held part; see `train`.
 
@@ -139,14 +94,12 @@ def train_folder(
         allow_private=allow_private,
         progress=progress,
     )
-    return train(
-        dataset, Recipe.load(recipe), out, encoders=encoders, cache=kept, seed=seed, progress=progress, device=device
-    )
+    return train(dataset, recipe, out, encoders=encoders, cache=kept, seed=seed, progress=progress, options=options)
 
 
 def train(
     dataset: Dataset,
-    recipe: Recipe,
+    recipe: Recipe | str | Path,
     out: str | Path,
     *,
     encoders: str | Path | None = None,
@@ -154,60 +107,88 @@ def train(
     shares: Mapping[str, float] = SHARES,
     seed: int = 0,
     progress: Progress | None = None,
-    device: str = "auto",
+    options: Options = DEFAULT,
 ) -> Report:
     """Runs all steps; blocks for minutes.
 
+    Started by `torchrun`, every process calls this: the first computes features and writes, all of them learn.
+
     Args:
         out: folder of the bundles and the report; older ones there are replaced.
-        encoders: folder of trained encoders, for recipes that take them (training.frozen); None asks the hubs.
+        encoders: folder or name of trained encoders, for recipes that take them (training.frozen); None asks the hubs.
         cache: folder of features and split files; None: `features` beside `out`. Safe to share between runs.
         shares: of the split's parts.
 
     Raises:
         TrainingError, ModelError, BundleError: each in one sentence; nothing but whole bundles is left behind.
     """
-    progress = progress or Quiet()
+    recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     folder, cache_folder = Path(out), Path(cache) if cache is not None else Path(out).parent / "features"
-    split = frozen_split(dataset, cache_folder, seed, shares)
+    device = device_of(options.device)
+    world = processes(device)
+    progress = (progress or Quiet()) if world.is_main_process else Quiet()
+    with world.main_process_first():
+        split = frozen_split(dataset, cache_folder, seed, shares)
     progress.say(describe(split, dataset))
     if dataset.skipped:
         progress.say(f"{len(dataset.skipped)} bad rows left out, see report.json")
     if dataset.lost_photos:
         progress.say(f"{len(dataset.lost_photos)} photos could not be fetched, see `mmcat data check`")
-    where = split_file(dataset, cache_folder, seed)
-    run = _Run(dataset, recipe, folder, split, where, seed, progress, _device(device))
+    where = split_file(dataset, cache_folder, seed, shares)
+    run = Run(dataset, recipe, folder, cache_folder, split, where, seed, progress, device, options)
     with run.timed("encoders"):
-        if recipe.encoders == "scratch":
-            trained = scratch_encoders(dataset, recipe, run.rows("train"), seed, progress, run.device)
-        else:
-            trained = pretrained_encoders(dataset, recipe, encoders, run.device)
-    inputs = _features(run, trained, FeatureCache(cache_folder, recipe.features))
-    models = {name: _model(run, trained, inputs, name) for name in MODELS}
-    plain: list[Baseline] = []
-    if recipe.baselines and inputs.text is not None and inputs.image is not None:
-        with run.timed("plain baselines"):
-            texts = titles(dataset, trained.preprocessing)
-            held = run.held("plain baselines")
-            plain = baselines(texts, (inputs.text, inputs.image), dataset.targets, run.rows("train"), held, progress)
-    report = _report(run, models, plain)
-    report.write()
+        trained = _encoders(run, encoders)
+    with world.main_process_first():
+        inputs = _features(run, trained)
+    models = {name: _model(run, trained, inputs, name) for name in options.models}
+    report = _report(run, models, _plain(run, inputs))
+    if world.is_main_process:
+        report.write()
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # all that they led to is written
     return report
 
 
-def _features(run: _Run, trained: Encoders, cache: FeatureCache) -> Inputs:
-    with run.timed("title features"):
-        text = cache.text(run.dataset, trained.model, trained.tokenizer, trained.preprocessing, run.progress)
-    with run.timed("photo features"):
-        image = cache.image(run.dataset, trained.model, trained.preprocessing, run.progress)
+def _encoders(run: Run, encoders: str | Path | None) -> Encoders:
+    preprocessing = preprocessing_of(run.recipe)
+    return EncoderSteps(
+        run.dataset,
+        run.recipe,
+        run.rows("train"),
+        run.rows("select"),
+        run.seed,
+        run.progress,
+        modality=run.options.modality,
+        encoders=encoders,
+        earlier=earlier_bundles(run.options.load, run.dataset, run.split.fingerprint, preprocessing),
+        device=run.device,
+        keep=run.keep(),
+    ).run()
+
+
+def _features(run: Run, trained: Encoders) -> Inputs:
+    cache, text, image = FeatureCache(run.cache, run.recipe.features), None, None
+    if trained.tokenizer is not None:
+        with run.timed("title features"):
+            text = cache.text(run.dataset, trained.model, trained.tokenizer, trained.preprocessing, run.progress)
+    if trained.model.config.reads_image:
+        with run.timed("photo features"):
+            image = cache.image(run.dataset, trained.model, trained.preprocessing, run.progress)
     return Inputs(run.dataset.taxonomy, run.dataset.targets, text, image)
 
 
-def _model(run: _Run, trained: Encoders, inputs: Inputs, name: str) -> ModelReport:
+def _plain(run: Run, inputs: Inputs) -> list[Baseline]:
+    if not run.recipe.baselines or inputs.text is None or inputs.image is None:
+        return []
+    with run.timed("plain baselines"):
+        parts = run.rows("train"), run.held("plain baselines")
+        return baselines(run.texts, (inputs.text, inputs.image), run.dataset.targets, *parts, run.progress)
+
+
+def _model(run: Run, trained: Encoders, inputs: Inputs, name: str) -> ModelReport:
     """Trains (unless steps 1 and 2 have), calibrates, measures and writes one model."""
     with run.timed(f"model {name}"):
-        learned = _learn(run, trained, inputs, name)
-        recipe, model = run.recipe, learned.model
+        trained, inputs, model, fitted = _learn(run, trained, inputs, name)
+        recipe = run.recipe
         calibration = calibrate(
             model, inputs, run.rows("calibrate"), error_rate=recipe.error_rate, confidence=recipe.confidence
         )
@@ -221,45 +202,60 @@ def _model(run: _Run, trained: Encoders, inputs: Inputs, name: str) -> ModelRepo
                 found = measure(logits(model, inputs, held, modality), inputs.targets[held], inputs.taxonomy)
                 withheld[modality] = round(found.path_accuracy, 4)
         run.progress.say(f"{name}: path accuracy {metrics.path_accuracy:.3f} on {len(held)} {run.measured_on} rows")
-        fingerprint = _write(run, trained, model, name, metrics, calibration)
-    return ModelReport(name, fingerprint, learned.best_epoch, metrics.to_json(), withheld)
+        written = _write(run, trained, model, name, metrics, calibration)
+    return ModelReport(name, written, fitted.best_epoch, metrics.to_json(), withheld)
 
 
-def _learn(run: _Run, trained: Encoders, inputs: Inputs, name: str) -> Learned:
+def _learn(run: Run, trained: Encoders, inputs: Inputs, name: str) -> tuple[Encoders, Inputs, CategoryModel, Fitted]:
+    """A trained model, with the encoders it ends up with and what they make of the listings."""
+    modality, fusion = MODELS[name]
     if name in trained.singles:
-        return Learned(trained.singles[name], (), ())
-    return learn(
-        trained.config(*MODELS[name]),
-        inputs,
-        run.rows("train"),
-        run.rows("select"),
-        run.recipe.fusion,
-        seed=run.seed,
-        progress=run.progress,
-        stage=f"step 3: {name}" if MODELS[name][0] == "both" else f"{name} heads",
-        device=run.device,
-    )
+        return trained, inputs, trained.singles[name], Fitted((), ())
+    recipe, config = run.recipe.fusion, trained.config(modality, fusion)
+    stage = f"step 3: {name}" if modality == "both" else f"{name} heads"
+    train_rows, select_rows, keep = run.rows("train"), run.rows("select"), run.keep(trained)
+    blocks = recipe.tune.image_blocks if config.reads_image else 0
+    if not blocks and not (recipe.tune.text_layers and config.reads_text):
+        learned = learn(
+            config, inputs, train_rows, select_rows, recipe,
+            seed=run.seed, progress=run.progress, stage=stage, device=run.device, keep=keep,
+        )  # fmt: skip
+        return trained, inputs, learned.model, learned.fitted
+    with processes(run.device).main_process_first():
+        made = (run.dataset, trained.model, trained.preprocessing, blocks, run.cache, run.progress)
+        stem = make_stem(*made) if blocks else None
+    tuned, model, fitted = learn_tuned(
+        trained, config, inputs, Sources(run.texts, stem), train_rows, select_rows, recipe,
+        seed=run.seed, progress=run.progress, stage=stage, device=run.device, keep=keep,
+    )  # fmt: skip
+    with processes(run.device).main_process_first():
+        return tuned, _features(run, tuned), model, fitted
 
 
 def _write(
-    run: _Run, trained: Encoders, model: CategoryModel, name: str, metrics: Metrics, calibration: Calibration
+    run: Run, trained: Encoders, model: CategoryModel, name: str, metrics: Metrics, calibration: Calibration
 ) -> str:
-    return bundle.write(
-        run.out / name,
-        model=trained.attach(model),
-        tokenizer=trained.tokenizer if model.config.reads_text else None,
-        taxonomy=run.dataset.taxonomy,
-        preprocessing=trained.preprocessing,
-        calibration=calibration,
-        name=f"{run.dataset.name}-{name}",
-        metrics={"measured on": run.measured_on, **metrics.to_json()},
-        split_fingerprint=run.split.fingerprint,
-        data_note=run.dataset.note,
-        created_ms=int(time.time() * 1000),
-    )
+    """Writes the bundle; gives its fingerprint, the same in every process."""
+    folder = run.out / name
+    if processes(run.device).is_main_process:
+        bundle.write(
+            folder,
+            model=trained.attach(model),
+            tokenizer=trained.tokenizer if model.config.reads_text else None,
+            taxonomy=run.dataset.taxonomy,
+            preprocessing=trained.preprocessing,
+            calibration=calibration,
+            name=f"{run.dataset.name}-{name}",
+            metrics={"measured on": run.measured_on, **metrics.to_json()},
+            split_fingerprint=run.split.fingerprint,
+            data_note=run.dataset.note,
+            created_ms=int(time.time() * 1000),
+        )
+    processes(run.device).wait_for_everyone()
+    return bundle.fingerprint(folder)
 
 
-def _report(run: _Run, models: Mapping[str, ModelReport], plain: list[Baseline]) -> Report:
+def _report(run: Run, models: Mapping[str, ModelReport], plain: list[Baseline]) -> Report:
     rows = [run.dataset.rows[row] for row in run.rows("test")]
     return Report(
         folder=run.out,
@@ -278,5 +274,7 @@ def _report(run: _Run, models: Mapping[str, ModelReport], plain: list[Baseline])
     )
 
 
-def _device(wish: str) -> str:
-    return ("cuda" if torch.cuda.is_available() else "cpu") if wish == "auto" else wish
+if __name__ == "__main__":
+    from training.research import main
+
+    main()

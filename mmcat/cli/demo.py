@@ -59,7 +59,9 @@ def demo(
     allow_private: Annotated[
         bool, typer.Option("--allow-private", help="With --data: fetch photos from addresses that are not public, too.")
     ] = False,
-    encoders: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Pretrained encoders, for --data.")] = None,
+    encoders: Annotated[
+        str | None, typer.Option(metavar="FOLDER|NAME", help="Pretrained encoders, for --data.")
+    ] = None,
     recipe: Annotated[str, typer.Option(help="Training recipe, by name or file.")] = "",
     bundles: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Bundles trained before; train none.")] = None,
     window: Annotated[int, typer.Option(min=1, help="Most listings without an answer at a time.")] = 64,

@@ -109,7 +109,7 @@ def shop_source(listings: int, recipe: str, bundles: Path | None) -> Source:
 def folder_source(
     data: Path,
     title_column: str,
-    encoders: Path | None,
+    encoders: str | None,
     recipe: str,
     listings: int,
     bundles: Path | None,
@@ -210,9 +210,12 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _contents(folder: Path | None) -> list[tuple[str, int]]:
-    """Names and sizes of the files in a folder: enough to tell other encoders from these."""
-    if folder is None:
+def _contents(encoders: str | None) -> list[tuple[str, int]]:
+    """Names and sizes of the files in a folder, or the name on a hub: enough to tell other encoders from these."""
+    if encoders is None:
         return []
+    folder = Path(encoders)
+    if not folder.is_dir():
+        return [(encoders, 0)]
     files = (file for file in folder.rglob("*") if file.is_file())
     return sorted((file.relative_to(folder).as_posix(), file.stat().st_size) for file in files)

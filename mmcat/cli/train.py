@@ -10,7 +10,6 @@ from mmcat.cli.interrupts import interruptible
 from mmcat.cli.texts import CommandError, new_app, print_json, say
 
 if TYPE_CHECKING:
-    from training.progress import Progress
     from training.report import Report
 
 SHOP = "shop"
@@ -23,10 +22,25 @@ def train(
     data: Annotated[str, typer.Argument(metavar="shop|FOLDER", help="The simulated shop, or a folder of listings.")],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the bundles and report.json go.")],
     title_column: Annotated[str, typer.Option(help="Column of listings.tsv that holds the titles.")] = "title",
-    encoders: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Pretrained encoders, for a folder.")] = None,
+    encoders: Annotated[
+        str | None, typer.Option(metavar="FOLDER|NAME", help="Pretrained encoders, for a folder.")
+    ] = None,
     recipe: Annotated[str, typer.Option(help="By name or file; default: shop_demo or fashion_cpu.")] = "",
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: --set fusion.lr=0.0005.")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="MODEL", help="Of text, image, concat, cross: only this one.")
+    ] = None,
+    load: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Take the encoders of the bundles text and image there.")
+    ] = None,
     count: Annotated[int | None, typer.Option(min=100, help="Listings of the shop; default: the usual number.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the split and the weights.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where a run into OUT was stopped.")] = False,
+    track: Annotated[
+        list[str] | None, typer.Option(metavar="tensorboard|mlflow", help="Where curves go besides OUT/logs.")
+    ] = None,
     if_missing: Annotated[bool, typer.Option("--if-missing", help="Do nothing where OUT holds bundles.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     allow_private: Annotated[
@@ -44,6 +58,7 @@ def train(
     Examples:
       mmcat train shop --out bundles
       mmcat train listings/ --title-column title --encoders weights/ --out bundles
+      mmcat train listings/ --encoders weights/ --out bundles --only cross --set fusion.blocks=4 --resume
     """
     if if_missing and (out / "cross" / "bundle.json").is_file():
         say(f"{out} holds bundles already")
@@ -51,14 +66,29 @@ def train(
     if data != SHOP and not Path(data).exists():
         raise CommandError(f"there is no folder {data}; the simulated shop is called {SHOP}")
     from mmcat.cli.progress import StderrProgress
+    from training.recipe import Recipe
+    from training.run import MODELS, Options
+    from training.shop.shop import ShopConfig
+    from training.train import SHOP_LISTINGS, train_folder, train_shop
 
+    values = Recipe.load(recipe or ("shop_demo" if data == SHOP else "fashion_cpu"), changes or ())
+    options = Options(tuple(only or MODELS), load, resume, None, tuple(track or ()), device)
     with interruptible(), StderrProgress() as progress:
+        cache = home() / FEATURES
         if data == SHOP:
-            report = _train_shop(out, recipe, count, seed, device, progress)
+            report = train_shop(
+                out, seed=ShopConfig().seed if seed is None else seed, count=count or SHOP_LISTINGS, recipe=values,
+                cache=cache, progress=progress, options=options,
+            )  # fmt: skip
         else:
-            report = _train_folder(
-                Path(data), out, title_column, encoders, recipe, seed, device, allow_private, progress
-            )
+            report = train_folder(
+                Path(data), out, title_column=title_column, encoders=encoders, recipe=values, cache=cache,
+                allow_private=allow_private, seed=seed or 0, progress=progress, options=options,
+            )  # fmt: skip
+    _tell(report, out, as_json)
+
+
+def _tell(report: "Report", out: Path, as_json: bool) -> None:
     accuracy = report.path_accuracy()
     if as_json:
         print_json({"path_accuracy": accuracy, "measured_on": report.measured_on, "seconds": dict(report.seconds)})
@@ -66,48 +96,5 @@ def train(
     print(f"path accuracy on the part {report.measured_on}:")
     for name, value in sorted(accuracy.items(), key=lambda pair: -pair[1]):
         print(f"  {value:.3f}  {name}")
-    print(f"bundles and report.json are in {out}; try: mmcat predict 'a title' --bundle {out / 'cross'}")
-
-
-def _train_shop(
-    out: Path, recipe: str, count: int | None, seed: int | None, device: str, progress: "Progress"
-) -> "Report":
-    from training.shop.shop import ShopConfig
-    from training.train import SHOP_LISTINGS, train_shop
-
-    return train_shop(
-        out,
-        seed=ShopConfig().seed if seed is None else seed,
-        count=count or SHOP_LISTINGS,
-        recipe=recipe or "shop_demo",
-        cache=home() / FEATURES,
-        progress=progress,
-        device=device,
-    )
-
-
-def _train_folder(
-    data: Path,
-    out: Path,
-    title_column: str,
-    encoders: Path | None,
-    recipe: str,
-    seed: int | None,
-    device: str,
-    allow_private: bool,
-    progress: "Progress",
-) -> "Report":
-    from training.train import train_folder
-
-    return train_folder(
-        data,
-        out,
-        title_column=title_column,
-        encoders=encoders,
-        recipe=recipe or "fashion_cpu",
-        cache=home() / FEATURES,
-        seed=seed or 0,
-        allow_private=allow_private,
-        progress=progress,
-        device=device,
-    )
+    made = next(name for name in ("cross", "concat", "text", "image") if name in report.models)
+    print(f"bundles and report.json are in {out}; try: mmcat predict 'a title' --bundle {out / made}")

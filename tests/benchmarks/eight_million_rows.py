@@ -101,7 +101,7 @@ def train(inputs: Inputs, rows: np.ndarray, steps: int, batch: int) -> dict[str,
     for _ in range(steps):
         begun = time.perf_counter()
         some = rows[generator.integers(0, len(rows), batch)]
-        arguments = inputs.take(some, config, torch.device("cpu"))
+        arguments = inputs.take(some, config)
         targets_B4 = torch.from_numpy(inputs.taxonomy.path_classes[inputs.targets[some]])
         loaded = time.perf_counter()
         step_loss = loss(model.fuse(**arguments), targets_B4)

@@ -70,3 +70,27 @@ def test_what_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
         Tokenizer.load(tmp_path / "broken.json")
     with pytest.raises(ModelError, match="padding"):
         Tokenizer(HfTokenizer(models.WordPiece({"[UNK]": 0}, unk_token="[UNK]")))
+
+
+def test_a_bpe_keeps_digits_whole_knows_every_character_and_is_the_same_every_time(tmp_path: Path) -> None:
+    titles = [f"{title} {number}" for title in TITLES for number in range(20)]
+    first, second = (Tokenizer.train_bpe(iter(titles), size=400) for _ in range(2))
+    first.write(tmp_path / "a")
+    second.write(tmp_path / "b")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert first.vocabulary_size <= 400
+    assert first.encode(["x-1042"])[0].shape[1] == first.encode(["x-"])[0].shape[1] + 1  # 1042 is one piece
+    assert first.encode(["☃"])[0].tolist() != first.encode(["☂"])[0].tolist()
+    assert first.encode(["ＰＵＭＡ"])[0].tolist() == first.encode(["puma"])[0].tolist()
+
+
+def test_pieces_of_a_bpe_never_span_two_morphemes() -> None:
+    titles = ["운동화 240", "운동복 100"] * 20
+
+    def cut(word: str) -> list[str]:
+        return [word[:2], word[2:]] if word.startswith("운동") else [word]
+
+    whole, cut_up = Tokenizer.train_bpe(titles, size=400), Tokenizer.train_bpe(titles, size=400, morphemes=cut)
+    assert whole.encode(["운동화"])[0].shape[1] == 3  # and the two special tokens
+    assert cut_up.encode(["운동화"])[0].shape[1] == 4
+    assert cut_up.encode(["운동화"])[0][0, 1] == cut_up.encode(["운동복"])[0][0, 1]

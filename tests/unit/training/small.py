@@ -31,7 +31,16 @@ BERT = {
 
 def small_recipe() -> Recipe:
     """Frozen encoders, 32 px, 12 epochs of a fusion 16 wide."""
-    fusion = {"width": 16, "blocks": 1, "heads": 2, "epochs": 12, "batch": 16, "lr": 0.01, "ema": 0.5}
+    fusion = {
+        "width": 16,
+        "blocks": 1,
+        "heads": 2,
+        "epochs": 12,
+        "batch": 16,
+        "lr": 0.01,
+        "ema": 0.5,
+        "few_steps": True,
+    }
     return Recipe.model_validate({
         "name": "small", "encoders": "pretrained", "fusion": fusion,
         "photo": {"px": 32, "layers": "layer3+layer4"},

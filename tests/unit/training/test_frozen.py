@@ -50,6 +50,13 @@ def test_without_a_folder_the_hubs_are_asked() -> None:
     assert (found.text, found.resnet, found.strides) == (HUB_TEXT, None, "v1.5")
 
 
+def test_a_name_or_a_text_encoders_folder_stands_for_titles_and_torchvision_for_photos(tmp_path: Path) -> None:
+    named = find("intfloat/multilingual-e5-small")
+    assert (named.text, named.resnet, named.strides) == ("intfloat/multilingual-e5-small", None, "v1.5")
+    folder = folder_of(tmp_path / "e5", "config.json", "tokenizer.json")
+    assert (find(folder).text, find(folder).resnet) == (str(folder), None)
+
+
 def test_real_encoders_are_loaded_frozen_and_tell_near_titles_from_far_ones(test_weights: Path) -> None:
     found = find(test_weights)
     config = ModelConfig((1, 1, 1, 1), "text", text_encoder=found.text_config(), text_pooling=found.pooling, px=32)

@@ -1,52 +1,23 @@
-"""Learning on features: the loss falls, the best epoch's weights are kept, a missing modality is learned."""
+"""Learning on features: the loss falls, the best epoch's weights are kept, missing modalities and views are learned."""
 
 import numpy as np
 import pytest
 
-from mmcat.model import ModelConfig
 from mmcat.paths import PathIndex
 from mmcat.taxonomy import Taxonomy
-from training.errors import TrainingError
+from tests.unit.training.by_heart import COUNT, PATHS, ROWS, config, inputs, learned, recipe
 from training.features import Features
 from training.fusion import Inputs, learn, logits
+from training.order import DICE, IMAGE_VIEW
 from training.progress import Quiet
-from training.recipe import FusionRecipe
-
-PATHS = [("a",), ("a", "x"), ("b", "x", "y"), ("b", "z", "y", "w")]
-ROWS = np.arange(16)
-
-
-def inputs(spoilt: bool = False) -> Inputs:
-    """Sixteen rows whose features are noise: they can be learned by heart and no other way."""
-    generator = np.random.default_rng(0)
-    there = np.ones(16, np.bool_)
-    text = generator.normal(size=(16, 16)).astype(np.float32)
-    image = generator.normal(size=(16, 2048)).astype(np.float32)
-    if spoilt:
-        text[3] = np.nan
-    return Inputs(Taxonomy.from_names(PATHS), ROWS % 4, Features(text, there), Features(image, there))
-
-
-def config(fusion: str = "cross") -> ModelConfig:
-    classes = tuple(map(len, Taxonomy.from_names(PATHS).classes))
-    bert = {"model_type": "bert", "hidden_size": 16}
-    return ModelConfig.from_json(
-        ModelConfig(classes, text_encoder=bert, px=32, width=16, blocks=1, heads=2, dropout=0.0).to_json()
-        | {"fusion": fusion}
-    )
-
-
-def recipe(**changes: float) -> FusionRecipe:
-    values = {"width": 16, "blocks": 1, "heads": 2, "epochs": 40, "batch": 8, "lr": 0.01, "missing": 0.0}
-    return FusionRecipe.model_validate(values | changes)
 
 
 @pytest.mark.parametrize("fusion", ["cross", "concat"])
 def test_the_loss_falls_and_sixteen_rows_are_learned_by_heart(fusion: str) -> None:
     data = inputs()
-    learned = learn(config(fusion), data, ROWS, ROWS, recipe(), seed=0, progress=Quiet(), stage="test")
-    assert learned.losses[-1] < 0.1 * learned.losses[0]
-    assert max(learned.accuracies) == 1.0
+    fitted = learn(config(fusion), data, ROWS, ROWS, recipe(), seed=0, progress=Quiet(), stage="test").fitted
+    assert fitted.losses[-1] < 0.1 * fitted.losses[0]
+    assert max(fitted.accuracies) == 1.0
 
 
 def test_the_weights_are_those_of_the_best_epoch_and_not_of_the_last() -> None:
@@ -55,11 +26,11 @@ def test_the_weights_are_those_of_the_best_epoch_and_not_of_the_last() -> None:
         learn(config(), data, ROWS[:8], select, recipe(epochs=8), seed=seed, progress=Quiet(), stage="test")
         for seed in range(20)
     )
-    learned = next(run for run in runs if run.accuracies[-1] < max(run.accuracies))
-    answers = PathIndex(data.taxonomy).scores(logits(learned.model, data, select)).argmax(axis=1)
-    assert (answers == data.targets[select]).mean() == pytest.approx(max(learned.accuracies))
-    assert learned.best_epoch is not None
-    assert learned.accuracies[learned.best_epoch - 1] == max(learned.accuracies)
+    run = next(run for run in runs if run.fitted.accuracies[-1] < max(run.fitted.accuracies))
+    answers = PathIndex(data.taxonomy).scores(logits(run.model, data, select)).argmax(axis=1)
+    assert (answers == data.targets[select]).mean() == pytest.approx(max(run.fitted.accuracies))
+    assert run.fitted.best_epoch is not None
+    assert run.fitted.accuracies[run.fitted.best_epoch - 1] == max(run.fitted.accuracies)
 
 
 def test_with_modality_dropout_a_withheld_photo_costs_less() -> None:
@@ -67,12 +38,29 @@ def test_with_modality_dropout_a_withheld_photo_costs_less() -> None:
     index = PathIndex(data.taxonomy)
     right = []
     for missing in (0.0, 0.5):
-        learned = learn(config(), data, ROWS, ROWS, recipe(missing=missing), seed=0, progress=Quiet(), stage="test")
-        answers = index.scores(logits(learned.model, data, ROWS, "image")).argmax(axis=1)
+        model = learned(recipe(missing=missing)).model
+        answers = index.scores(logits(model, data, ROWS, "image")).argmax(axis=1)
         right.append(float((answers == data.targets).mean()))
     assert right[1] > right[0]
 
 
-def test_a_loss_that_is_no_number_stops_with_a_sentence() -> None:
-    with pytest.raises(TrainingError, match="lower the learning rate"):
-        learn(config(), inputs(spoilt=True), ROWS, ROWS, recipe(), seed=0, progress=Quiet(), stage="test")
+def _views() -> Features:
+    """Three views of each row that say which they are: the row's number and the view's, as often as view + 1."""
+    vectors = [[row, view] for row in range(COUNT) for view in range(3) for _ in range(view + 1)]
+    lengths = np.tile(np.array([1, 2, 3], np.int32), (COUNT, 1))
+    starts = np.cumsum(lengths).reshape(COUNT, 3) - lengths
+    there = np.ones(COUNT, np.bool_)
+    return Features(np.array(vectors, np.float32), there, starts.astype(np.int64), lengths, views=3)
+
+
+def test_each_row_is_taken_in_the_view_that_its_chance_names() -> None:
+    data = Inputs(Taxonomy.from_names(PATHS), ROWS % 4, _views(), _views())
+    rows, dice = np.array([5, 1, 7, 2]), np.zeros((4, DICE))
+    dice[:, IMAGE_VIEW] = (0.99, 0.0, 0.5, 0.34)
+    image_BND = data.take(rows, config(), dice)["image_BND"]
+    assert image_BND is not None
+    assert image_BND[:, 0].tolist() == [[5, 2], [1, 0], [7, 1], [2, 1]]
+    assert image_BND[1, 1:].eq(0).all()  # padded to the longest
+    text_BTD = data.take(rows, config())["text_BTD"]  # without dice: what serving sees
+    assert text_BTD is not None
+    assert text_BTD.tolist() == [[[5, 0]], [[1, 0]], [[7, 0]], [[2, 0]]]

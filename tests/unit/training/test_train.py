@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file
 
@@ -15,7 +16,10 @@ from training.progress import Quiet
 from training.readers.folder import read_folder
 from training.report import Report
 from training.splits import split_file
-from training.train import MODELS, train
+from training.steps import EncoderSteps
+from training.train import MODELS, Options, train
+
+CPU = Options(device="cpu")
 
 
 class Heard(Quiet):
@@ -46,7 +50,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def report(dataset: Dataset, encoders: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Report:
     out = tmp_path_factory.mktemp("out") / "run"
-    return train(dataset, small_recipe(), out, encoders=encoders, cache=cache, device="cpu")
+    return train(dataset, small_recipe(), out, encoders=encoders, cache=cache, options=CPU)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -94,7 +98,7 @@ def test_a_second_run_reuses_features_and_gives_the_same_weights(
 ) -> None:
     heard = Heard()
     again = train(
-        dataset, small_recipe(), tmp_path / "run", encoders=encoders, cache=cache, progress=heard, device="cpu"
+        dataset, small_recipe(), tmp_path / "run", encoders=encoders, cache=cache, progress=heard, options=CPU
     )
     assert not {"title features", "photo features"} & set(heard.stages)
     for name in MODELS:
@@ -104,9 +108,9 @@ def test_a_second_run_reuses_features_and_gives_the_same_weights(
 
 
 def test_other_weights_or_titles_are_other_features(encoders: Path, dataset: Dataset, tmp_path: Path) -> None:
-    from training.steps import pretrained_encoders
-
-    found = pretrained_encoders(dataset, small_recipe(), encoders, "cpu")
+    part = np.arange(len(dataset))
+    found = EncoderSteps(dataset, small_recipe(), part, part, 0, Quiet(), encoders=encoders).run()
+    assert found.tokenizer is not None
     cache = FeatureCache(tmp_path, "fp16")
     first = cache.text(dataset, found.model, found.tokenizer, found.preprocessing, Quiet())
     assert first.vectors.dtype == "float16"

@@ -1,0 +1,96 @@
+"""`python -m training.train` takes the research code's flags and makes the three steps of one model family."""
+
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from mmcat.bundle import load
+from tests.unit.training.small import write_encoders, write_folder
+from training.errors import DataError, RecipeError
+from training.progress import Quiet
+from training.research import main, options_of, parser, read_data, recipe_of, shares_of
+
+SMALL = [
+    *("--set", "photo.px=32", "--set", "text.pooling=mean", "--set", "fusion.width=16", "--set", "features=fp32"),
+    *("--n_epochs", "2", "--batch_size", "16", "--lr", "0.01", "--n_block", "1", "--num_head", "2"),
+    *("--max_length", "16", "--device", "cpu", "--warmup_ratio", "0.1"),
+]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("research")
+    write_folder(folder / "data")
+    write_encoders(folder / "encoders")
+    return folder
+
+
+def call(place: Path, *flags: str) -> None:
+    encoders = str(place / "encoders")
+    given = ["--train_fn", str(place / "data"), "--pretrained_model_name", encoders, *SMALL, *flags]
+    main([*given, "--model_fn", str(place / "models")], Quiet())
+
+
+def test_three_calls_make_a_fusion_of_the_very_encoders_that_were_trained(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call(place, "--modality", "text")
+    call(place, "--modality", "img")
+    call(place, "--modality", "both", "--multiModal_type", "cross", "--load_model_path", str(place / "models"))
+    assert "cross, path accuracy on test" in capsys.readouterr().out
+    cross = load(place / "models" / "cross").model
+    assert (cross.config.blocks, cross.config.heads, cross.config.fusion) == (1, 2, "cross")
+    alone = load_file(str(place / "models" / "text" / "model.safetensors"))
+    fused = load_file(str(place / "models" / "cross" / "model.safetensors"))
+    shared = [name for name in alone if name.startswith("text_encoder.")]
+    assert shared
+    assert all(alone[name].equal(fused[name]) for name in shared)
+    given = load_file(str(place / "encoders" / "tiny" / "model.safetensors"))
+    name = "encoder.layer.0.attention.self.query.weight"
+    assert not alone[f"text_encoder.trunk.{name}"].equal(given[name])  # step 1 learned
+
+
+def test_encoders_of_another_preparation_are_refused_by_name(place: Path) -> None:
+    call(place, "--modality", "text")
+    with pytest.raises(SystemExit, match="was trained with another max_tokens: train that step again"):
+        call(place, "--modality", "both", "--max_length", "12", "--load_model_path", str(place / "models"))
+    with pytest.raises(SystemExit, match="was trained with another split"):
+        call(place, "--modality", "both", "--valid_ratio", "0.2", "--load_model_path", str(place / "models"))
+    with pytest.raises(SystemExit, match="holds no bundle of an earlier step"):
+        call(place, "--modality", "both", "--load_model_path", str(place / "encoders"))
+
+
+def test_flags_go_where_the_step_is_trained() -> None:
+    given = parser().parse_args(
+        ["--modality", "text", "--train_fn", "x", "--lr", "3e-5", "--set", "text.fields=[brand]"]
+    )
+    recipe = recipe_of(given)
+    assert recipe.text_training is not None
+    assert (recipe.text_training.lr, recipe.fusion.lr, recipe.text.fields) == (3e-5, 5e-5, ("brand",))
+    given = parser().parse_args(["--modality", "img", "--train_fn", "x", "--n_epochs", "9", "--n_block", "12"])
+    assert (recipe_of(given).fusion.epochs, recipe_of(given).fusion.blocks) == (9, 12)
+
+
+def test_simple_is_concatenation() -> None:
+    given = parser().parse_args(["--modality", "both", "--multiModal_type", "simple", "--train_fn", "x"])
+    assert options_of(given).models == ("concat",)
+
+
+def test_the_validation_share_comes_out_of_training() -> None:
+    assert shares_of(0.1) == pytest.approx({"train": 0.62, "select": 0.1, "calibrate": 0.08, "test": 0.2})
+    with pytest.raises(RecipeError, match=r"between 0 and 0.72"):
+        shares_of(0.9)
+
+
+def test_what_cannot_be_meant_is_refused(tmp_path: Path) -> None:
+    given = parser().parse_args(["--modality", "text", "--train_fn", "x", "--load_model_path", "y"])
+    with pytest.raises(RecipeError, match="belongs to --modality both"):
+        options_of(given)
+    with pytest.raises(DataError, match="is no data folder"):
+        read_data(tmp_path)
+    write_folder(tmp_path / "data")
+    with pytest.raises(DataError, match="brings its own photos"):
+        read_data(tmp_path / "data", tmp_path / "elsewhere")
+    with pytest.raises(SystemExit):
+        parser().parse_args(["--modality", "video", "--train_fn", "x"])
