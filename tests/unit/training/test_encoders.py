@@ -78,7 +78,6 @@ def test_the_same_seed_gives_the_same_encoder_and_another_gives_another() -> Non
     assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
 
 
-@pytest.mark.skipif(not bf16_is_quick("cpu"), reason="this processor has no bf16 instructions")
 def test_bf16_learns_like_float32() -> None:
     exact, rounded = learn_photos(steps=4)[0], learn_photos(steps=4, precision="bf16")[0]
     assert rounded.losses[0] == pytest.approx(exact.losses[0], rel=0.03)
