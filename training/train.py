@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -21,9 +21,9 @@ from mmcat import bundle
 from mmcat.calibration import Calibration
 from mmcat.model import CategoryModel
 from training.baselines import Baseline, baselines
-from training.calibrate import calibrate
+from training.calibrate import attained, calibrate
 from training.data import Dataset
-from training.evaluate import Metrics, measure
+from training.evaluate import measure
 from training.features import FeatureCache, titles
 from training.fusion import Inputs, Learned, Rows, learn, logits
 from training.progress import Progress, Quiet
@@ -190,8 +190,9 @@ def _model(run: _Run, trained: Encoders, inputs: Inputs, name: str) -> ModelRepo
                 found = measure(logits(model, inputs, held, modality), inputs.targets[held], inputs.taxonomy)
                 withheld[modality] = round(found.path_accuracy, 4)
         run.progress.say(f"{name}: path accuracy {metrics.path_accuracy:.3f} on {len(held)} {run.measured_on} rows")
-        fingerprint = _write(run, trained, model, name, metrics, calibration)
-    return ModelReport(name, fingerprint, learned.best_epoch, metrics.to_json(), withheld)
+        figures = {**metrics.to_json(), "promise": attained(model, inputs, held, calibration)}
+        fingerprint = _write(run, trained, model, name, figures, calibration)
+    return ModelReport(name, fingerprint, learned.best_epoch, figures, withheld)
 
 
 def _learn(run: _Run, trained: Encoders, inputs: Inputs, name: str) -> Learned:
@@ -211,7 +212,12 @@ def _learn(run: _Run, trained: Encoders, inputs: Inputs, name: str) -> Learned:
 
 
 def _write(
-    run: _Run, trained: Encoders, model: CategoryModel, name: str, metrics: Metrics, calibration: Calibration
+    run: _Run,
+    trained: Encoders,
+    model: CategoryModel,
+    name: str,
+    figures: Mapping[str, Any],
+    calibration: Calibration,
 ) -> str:
     return bundle.write(
         run.out / name,
@@ -221,7 +227,7 @@ def _write(
         preprocessing=trained.preprocessing,
         calibration=calibration,
         name=f"{run.dataset.name}-{name}",
-        metrics={"measured on": run.measured_on, **metrics.to_json()},
+        metrics={"measured on": run.measured_on, **figures},
         split_fingerprint=run.split.fingerprint,
         data_note=run.dataset.note,
         created_ms=int(time.time() * 1000),
