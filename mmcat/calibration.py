@@ -216,7 +216,8 @@ def first_to_test(levels_GN: Levels, marginals_N4: Scores, right_N4: Bools) -> i
 
 def _at_level(values_N4: npt.NDArray[T], levels_GN: Levels) -> npt.NDArray[T]:
     """[G, N]: each row's value at its safe level; at level 1 where it has none."""
-    return values_N4[np.arange(len(values_N4)), np.maximum(levels_GN, 1) - 1]
+    found: npt.NDArray[T] = values_N4[np.arange(len(values_N4)), np.maximum(levels_GN, 1) - 1]
+    return found
 
 
 def learn_then_test(

@@ -24,10 +24,10 @@ COALITIONS: tuple[Shown, ...] = ((True, True), (True, False), (False, True), (Fa
 def log_probabilities(scores_BP: Scores, temperature_B: Scores, rows_B: Rows) -> Scores:
     """Log-probability [B] of one path per row, exact where the probability itself would round to 0 or 1."""
     scaled_BP = scores_BP / temperature_B[:, None]
-    chosen_B: Scores = np.take_along_axis(scaled_BP, rows_B[:, None], axis=1)[:, 0]
+    chosen_B = np.take_along_axis(scaled_BP, rows_B[:, None], axis=1)[:, 0]
     top_B = scaled_BP.max(axis=1)
-    spread_B: Scores = np.log(np.exp(scaled_BP - top_B[:, None]).sum(axis=1))
-    return chosen_B - top_B - spread_B
+    found_B: Scores = chosen_B - top_B - np.log(np.exp(scaled_BP - top_B[:, None]).sum(axis=1))
+    return found_B
 
 
 def shapley(log_probability: Mapping[Shown, Scores]) -> tuple[Scores, Scores]:

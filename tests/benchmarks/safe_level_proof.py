@@ -189,7 +189,7 @@ def _scored(
         has_image.append(there)
         for seen, logits in zip(SEEN, engine.ablations(batch, COALITIONS[:3]), strict=True):
             scores[seen].append(index.scores(logits).astype(np.float32))
-    found = {seen: np.concatenate(parts) for seen, parts in scores.items()}
+    found: dict[str, npt.NDArray[Any]] = {seen: np.concatenate(parts) for seen, parts in scores.items()}
     has_text = np.array([bool(row.title) for row in dataset.rows])
     return {**found, "targets": dataset.targets, "has_text": has_text, "has_image": np.concatenate(has_image)}
 
