@@ -30,7 +30,7 @@ from consumer.metrics import Metrics
 from consumer.offsets import Lease
 from consumer.ordering import Ordering
 from consumer.records import Incoming, Outgoing
-from consumer.results import Answered, result_record, review_copy, tombstone
+from consumer.results import Answered, Audit, result_record, review_copy, tombstone
 from consumer.settings import Settings
 from consumer.work import UNPREPARED, Work
 from consumer.worker import Answers, EngineThread, Model
@@ -95,6 +95,7 @@ class Pipeline:
         self._on_failed, self._on_death = on_failed, on_death
         self._outranked, self._attempt = outranked, attempt
         self._version = version("mmcat")
+        self._audit = Audit(settings.review.audit_share, settings.review.audit_salt.get_secret_value().encode())
         self.budget = Budget(settings.limits.in_flight_bytes, settings.limits.in_flight_listings)
         self._ordering: Ordering[Work] = Ordering()
         batch = settings.batch
@@ -259,11 +260,11 @@ class Pipeline:
         answered = Answered(
             work.incoming, work.parsed, result, self._order(work), info.created_ms, self._attempt, categorized_at=now
         )
-        record = result_record(answered, info, topics.output)
+        record, reason = result_record(answered, info, topics.output, self._audit)
         records = [record]
-        if (copy := review_copy(record, result, topics.review)) is not None:
-            records.append(copy)
-            self._metrics.review.labels(result.reason or "uncertain").inc()
+        if reason is not None:
+            records.append(review_copy(record, reason, topics.review))
+            self._metrics.review.labels(reason).inc()
         self._metrics.path_probability.observe(result.probability)
         return self._publish(work, records, "result")
 

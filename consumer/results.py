@@ -6,6 +6,7 @@ ourselves would cost more than to make it.
 """
 
 import hashlib
+import hmac
 from dataclasses import dataclass
 from typing import Final, Literal, NotRequired
 
@@ -15,9 +16,11 @@ from typing_extensions import TypedDict
 from consumer.events import Event
 from consumer.rank import AUTHORITY_DELETED, AUTHORITY_MODEL, Rank, completeness
 from consumer.records import Headers, Incoming, Origin, Outgoing, carried
-from mmcat.listing import Candidate, Decision, ModelInfo, PathNode, Result
+from mmcat.listing import Candidate, Decision, Evidence, ModelInfo, PathNode, Result
 
 SCHEMA_VERSION: Final = 1
+Reason = Literal["uncertain", "audit"]
+"""Why a result is copied to the review topic: no level is safe, or an accepted one was drawn for a check."""
 
 
 class NodeRecord(TypedDict):
@@ -34,6 +37,13 @@ class CandidateRecord(TypedDict):
 
     path: list[NodeRecord]
     probability: float
+
+
+class EvidenceRecord(TypedDict):
+    """What the answer rests on: shares of title and photo, summing to 1, or both 0 where nothing was seen."""
+
+    text: float
+    image: float
 
 
 class ModelRecord(TypedDict):
@@ -65,9 +75,9 @@ class ResultRecord(TypedDict):
     probability: float
     safe_level: int
     alternatives: list[CandidateRecord]
-    evidence: NotRequired[dict[str, float]]
+    evidence: NotRequired[EvidenceRecord]
     decision: Literal["accept", "review"]
-    reason: NotRequired[Literal["uncertain", "audit"]]
+    reason: NotRequired[Reason]
     image: Literal["used", "absent", "pending", "unavailable", "undecodable", "refused"]
     model: ModelRecord
     rank: list[int]
@@ -77,6 +87,28 @@ class ResultRecord(TypedDict):
     reused: bool
     registered_at: str | None
     categorized_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """Which accepted results a person checks all the same, so that their precision is known while the service runs.
+
+    By hash of the result's id: the same work is chosen alike whenever it is repeated. With a salt nobody can tell from
+    a listing whether it will be looked at.
+
+    Args:
+        share: of the accepted results, 0 … 1.
+    """
+
+    share: float
+    salt: bytes = b""
+
+    def picks(self, identity: str) -> bool:
+        """Whether the result with this id is one of them."""
+        if not self.share:
+            return False
+        drawn = int.from_bytes(hmac.digest(self.salt, identity.encode(), "sha256")[:8], "big")
+        return drawn < self.share * 2**64
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +131,12 @@ class Answered:
     categorized_at: str
 
 
-def result_record(answered: Answered, model: ModelInfo, topic: str) -> Outgoing:
-    """The record for the output topic: key, value and headers."""
+def result_record(answered: Answered, model: ModelInfo, topic: str, audit: Audit) -> tuple[Outgoing, Reason | None]:
+    """The record for the output topic: key, value and headers; and why a person should see it, if one should."""
     result, event, origin = answered.result, answered.event, answered.incoming.origin
     rank = Rank(answered.order, AUTHORITY_MODEL, answered.generation, completeness(result.image))
     identity = result_id(event.product_id, rank, answered.incoming.value or b"", model.fingerprint, model.precision)
+    reason = _reason(result, identity, audit)
     value = {
         "schema_version": SCHEMA_VERSION,
         "product_id": event.product_id,
@@ -112,8 +145,9 @@ def result_record(answered: Answered, model: ModelInfo, topic: str) -> Outgoing:
         "probability": round(result.probability, 6),
         "safe_level": result.safe_level,
         "alternatives": [_candidate(candidate) for candidate in result.alternatives],
+        **({"evidence": _evidence(result.evidence)} if result.evidence else {}),
         "decision": result.decision,
-        **({"reason": result.reason} if result.reason else {}),
+        **({"reason": reason} if reason else {}),
         "image": result.image,
         "model": {
             "name": model.name,
@@ -136,15 +170,12 @@ def result_record(answered: Answered, model: ModelInfo, topic: str) -> Outgoing:
         "categorized_at": answered.categorized_at,
     }
     headers = _headers(rank, identity, origin, answered.incoming.headers)
-    return Outgoing(topic, event.product_id.encode(), to_json(value), headers)
+    return Outgoing(topic, event.product_id.encode(), to_json(value), headers), reason
 
 
-def review_copy(record: Outgoing, result: Result, topic: str) -> Outgoing | None:
-    """The same value for the review topic with the reason as a header; None where the result stands by itself."""
-    if result.decision is not Decision.REVIEW:
-        return None
-    reason = (result.reason or "uncertain").encode()
-    return Outgoing(topic, record.key, record.value, [*record.headers, ("mmcat-review-reason", reason)])
+def review_copy(record: Outgoing, reason: Reason, topic: str) -> Outgoing:
+    """The same record for the review topic, with the reason as a header."""
+    return Outgoing(topic, record.key, record.value, [*record.headers, ("mmcat-review-reason", reason.encode())])
 
 
 def tombstone(incoming: Incoming, product_id: str, order: int, generation: int, topic: str) -> Outgoing:
@@ -174,6 +205,12 @@ def input_hash(event: Event) -> str:
     return hashlib.sha256(seen.encode()).hexdigest()[:32]
 
 
+def _reason(result: Result, identity: str, audit: Audit) -> Reason | None:
+    if result.decision is Decision.REVIEW:
+        return "uncertain"
+    return "audit" if audit.picks(identity) else None
+
+
 def _headers(rank: Rank, identity: str, origin: Origin, incoming: Headers) -> Headers:
     return [
         ("mmcat-rank", rank.format().encode()),
@@ -188,6 +225,10 @@ def _nodes(path: tuple[PathNode, ...]) -> list[dict[str, object]]:
         {"level": node.level, "id": node.id, "name": node.name, "probability": round(node.probability, 6)}
         for node in path
     ]
+
+
+def _evidence(evidence: Evidence) -> dict[str, float]:
+    return {modality: round(share, 4) for modality, share in evidence.shares().items()}
 
 
 def _candidate(candidate: Candidate) -> dict[str, object]:

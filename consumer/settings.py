@@ -100,6 +100,14 @@ class ModelSettings(Part):
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on a GPU that has it, else fp32")
     threads: int | None = Field(None, ge=1, le=1024, description="CPU threads of the engine; none: all cores")
     top_k: int = Field(3, ge=1, le=20, description="the answer and its alternatives")
+    evidence: bool = Field(False, description="results say what they rest on: the shares of title and photo")
+
+
+class ReviewSettings(Part):
+    """Accepted results that a person checks all the same."""
+
+    audit_share: float = Field(0.005, ge=0, le=1, description="of accepted results also copied to review, by chance")
+    audit_salt: SecretStr = Field(SecretStr(""), description="a secret of yours, so that nobody can tell which")
 
 
 class PhotoSettings(Part):
@@ -160,6 +168,7 @@ class Settings(BaseSettings):
     order_by: Literal["timestamp", "version"] = Field("timestamp", description="what decides which event is newer")
     view: ViewSettings = ViewSettings()
     model: ModelSettings = ModelSettings()
+    review: ReviewSettings = ReviewSettings()
     photo: PhotoSettings = PhotoSettings()
     batch: BatchSettings = BatchSettings()
     limits: LimitSettings = LimitSettings()

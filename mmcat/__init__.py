@@ -15,7 +15,8 @@ The modules, in the order of the data:
     model.py        the model family, in one file that teaches
     pretrained.py   starting weights for its encoders (training only)
     paths.py        level scores → existing paths, stop included, and alternatives
-    calibration.py  temperature, thresholds, how deep an answer is safe
+    calibration.py  temperature, threshold, how deep an answer is safe
+    evidence.py     what an answer rests on: the shares of title and photo
     bundle.py       a trained model as a folder
     engines/        what runs it on hardware: base.py, eager.py
     categorizer.py  all of it behind one class
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from mmcat.listing import (
         Candidate,
         Decision,
+        Evidence,
         ImageStatus,
         Listing,
         ModelInfo,
@@ -47,6 +49,7 @@ __all__ = [
     "Candidate",
     "Categorizer",
     "Decision",
+    "Evidence",
     "ImageStatus",
     "Listing",
     "MmcatError",

@@ -30,7 +30,7 @@ from mmcat.preparation import Preprocessing
 from mmcat.taxonomy import Taxonomy
 from mmcat.text import Tokenizer
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 DAY_MS = 86_400_000  # created_ms ranks results (design: generation), so a clock that runs ahead must not win for long
 _SUMS = "SHA256SUMS"
 _KEYS = {
@@ -178,8 +178,9 @@ def _card(manifest: Mapping[str, Any], taxonomy: Taxonomy) -> str:
         f"- Data: {manifest['data_note'] or 'not stated'}",
         f"- Split: {manifest['split_fingerprint'] or 'none'}",
         f"- Temperatures: {json.dumps(calibration['temperatures'])}",
-        f"- Promise: at most {calibration['error_rate']:.1%} wrong among accepted nodes,"
-        f" tested at {calibration['confidence']:.0%} confidence",
+        f"- Promise: with {calibration['confidence']:.0%} confidence at most {calibration['error_rate']:.1%} of claimed"
+        " nodes are not on the true path",
+        f"- Claimed from a probability of: {json.dumps(calibration['thresholds'])} (above 1: never)",
         "",
         "| figure | value |",
         "| --- | --- |",
@@ -188,8 +189,8 @@ def _card(manifest: Mapping[str, Any], taxonomy: Taxonomy) -> str:
         "Use: `mmcat predict --bundle FOLDER --title … --photo …`, or in Python"
         " `Categorizer.load(FOLDER).categorize([Listing(id, title=…, image=…)])`.",
         "",
-        "Limits: it knows the paths of its taxonomy only, and its probabilities hold for listings like those it was"
-        " calibrated on.",
+        "Limits: it knows the paths of its taxonomy only; probabilities and promise hold for listings like those it was"
+        " calibrated on, on the whole and not for every category.",
         "",
     ]
     return "\n".join(lines)

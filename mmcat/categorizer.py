@@ -10,15 +10,18 @@ Last in the flow; knows all other modules. Does no fetching and holds no queue.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mmcat import bundle as bundles
 from mmcat.calibration import Seen, safe_level, seen_of
 from mmcat.engines.base import Batch, Engine
 from mmcat.errors import ModelError
-from mmcat.listing import Candidate, Decision, ImageStatus, Listing, ModelInfo, PathNode, Prepared, Result
-from mmcat.paths import Decoded, PathIndex
+from mmcat.evidence import COALITIONS, log_probabilities, shapley
+from mmcat.listing import Candidate, Decision, Evidence, ImageStatus, Listing, ModelInfo, PathNode, Prepared, Result
+from mmcat.paths import Decoded, PathIndex, Rows, Scores
 from mmcat.preparation import prepare
 from mmcat.taxonomy import Taxonomy
 
@@ -28,7 +31,7 @@ _CHUNK = 32  # listings per engine call of `categorize`: larger batches are no f
 class Categorizer:
     """Loads by `Categorizer.load`; `prepare` may be called from any thread, the rest from one at a time."""
 
-    def __init__(self, bundle: bundles.LoadedBundle, engine: Engine) -> None:
+    def __init__(self, bundle: bundles.LoadedBundle, engine: Engine, *, evidence: bool = False) -> None:
         self.taxonomy: Taxonomy = bundle.taxonomy
         self.info = ModelInfo(
             name=bundle.name,
@@ -43,6 +46,7 @@ class Categorizer:
         self._tokenizer = bundle.tokenizer
         self._calibration = bundle.calibration
         self._engine = engine
+        self._evidence = evidence
         self._index = PathIndex(bundle.taxonomy)
 
     @classmethod
@@ -54,6 +58,7 @@ class Categorizer:
         engine: str = "auto",
         precision: str = "auto",
         threads: int | None = None,
+        evidence: bool = False,
     ) -> "Categorizer":
         """Verifies and loads a bundle; blocks for seconds. The network is never asked.
 
@@ -62,6 +67,7 @@ class Categorizer:
             engine: "auto" or "eager".
             precision: "auto" (bf16 on CUDA that has it, else fp32), "fp32", "bf16".
             threads: CPU threads of one operation, for the whole process; None leaves torch's choice.
+            evidence: whether results say what they rest on; the fusion then runs four times, the encoders once.
 
         Raises:
             BundleError: the folder is not a bundle that can be run.
@@ -78,7 +84,7 @@ class Categorizer:
         if threads is not None:
             torch.set_num_threads(threads)
         loaded = bundles.load(bundle)
-        return cls(loaded, EagerEngine(loaded.model, loaded.preprocessing, device, precision))
+        return cls(loaded, EagerEngine(loaded.model, loaded.preprocessing, device, precision), evidence=evidence)
 
     def prepare(self, listing: Listing) -> Prepared:
         """The CPU's part of one listing: text joined, photo decoded. Thread-safe; never raises for a bad photo.
@@ -103,13 +109,13 @@ class Categorizer:
             raise ModelError(f"top_k must be at least 1, not {top_k}")
         if not batch:
             return []
-        logits = self._engine.logits(self._stack(batch))
-        if len(logits[0]) != len(batch) or not all(np.isfinite(level_BC).all() for level_BC in logits):
-            raise ModelError(f"the engine {self._engine.name} gave no finite scores for a batch of {len(batch)}")
-        seen = [seen_of(bool(one.text), one.pixels is not None) for one in batch]
-        temperatures_B = np.array([self._calibration.temperature(one) for one in seen])
-        decoded = self._index.decode(self._index.scores(logits), temperatures_B, top_k)
-        return [self._result(prepared, decoded, row, seen[row]) for row, prepared in enumerate(batch)]
+        stacked = self._stack(batch)
+        ablated = self._engine.ablations(stacked, COALITIONS) if self._evidence else [self._engine.logits(stacked)]
+        scores = [self._scores(logits, len(batch)) for logits in ablated]
+        seen = _seen(stacked.has_text, stacked.has_image)
+        decoded = self._index.decode(scores[0], self._temperatures(seen), top_k)
+        evidence = self._evidence_of(scores, decoded.rows[:, 0], stacked) if self._evidence else [None] * len(batch)
+        return [self._result(prepared, decoded, row, seen[row], evidence[row]) for row, prepared in enumerate(batch)]
 
     def categorize(self, listings: Sequence[Listing], top_k: int = 3) -> list[Result]:
         """Prepares and categorizes listings, a few at a time; blocks until all are done."""
@@ -128,7 +134,7 @@ class Categorizer:
 
     def _stack(self, batch: Sequence[Prepared]) -> Batch:
         px = self.preprocessing.px
-        photos = [prepared.pixels for prepared in batch if prepared.pixels is not None]
+        photos = [one.pixels for one in batch if self._config.reads_image and one.pixels is not None]
         for pixels in photos:
             if pixels.shape != (px, px, 3) or pixels.dtype != np.uint8:
                 raise ModelError(f"pixels {pixels.shape} {pixels.dtype} where this model takes uint8 {(px, px, 3)}")
@@ -137,11 +143,29 @@ class Categorizer:
             ids=ids,
             mask=mask,
             pixels=np.stack(photos) if photos else None,
-            has_text=np.array([bool(one.text) for one in batch]),
-            has_image=np.array([one.pixels is not None for one in batch]),
+            has_text=np.array([self._config.reads_text and bool(one.text) for one in batch]),
+            has_image=np.array([self._config.reads_image and one.pixels is not None for one in batch]),
         )
 
-    def _result(self, prepared: Prepared, decoded: Decoded, row: int, seen: Seen) -> Result:
+    def _scores(self, logits: list[npt.NDArray[Any]], count: int) -> Scores:
+        if len(logits[0]) != count or not all(np.isfinite(level_BC).all() for level_BC in logits):
+            raise ModelError(f"the engine {self._engine.name} gave no finite scores for a batch of {count}")
+        return self._index.scores(logits)
+
+    def _temperatures(self, seen: Sequence[Seen | None]) -> Scores:
+        return np.array([self._calibration.temperature(one) for one in seen])
+
+    def _evidence_of(self, scores: Sequence[Scores], rows_B: Rows, batch: Batch) -> list[Evidence | None]:
+        """Of the answered rows; each coalition under the temperature of what it shows."""
+        found = {}
+        for (with_text, with_image), scores_BP in zip(COALITIONS, scores, strict=True):
+            temperatures_B = self._temperatures(_seen(batch.has_text & with_text, batch.has_image & with_image))
+            found[with_text, with_image] = log_probabilities(scores_BP, temperatures_B, rows_B)
+        return [Evidence(*map(float, values)) for values in zip(*shapley(found), strict=True)]
+
+    def _result(
+        self, prepared: Prepared, decoded: Decoded, row: int, seen: Seen | None, evidence: Evidence | None
+    ) -> Result:
         candidates = [self._candidate(decoded, row, place) for place in range(decoded.rows.shape[1])]
         answer = candidates[0]
         level = safe_level([node.probability for node in answer.path], self._calibration.threshold(seen))
@@ -154,6 +178,7 @@ class Categorizer:
             reason=None if level else "uncertain",
             alternatives=tuple(candidates[1:]),
             image=prepared.image,
+            evidence=evidence,
         )
 
     def _candidate(self, decoded: Decoded, row: int, place: int) -> Candidate:
@@ -163,3 +188,7 @@ class Categorizer:
             for node in path
         )
         return Candidate(nodes, min(float(decoded.probabilities[row, place]), nodes[-1].probability))
+
+
+def _seen(has_text_B: npt.NDArray[np.bool_], has_image_B: npt.NDArray[np.bool_]) -> list[Seen | None]:
+    return [seen_of(*one) for one in zip(has_text_B.tolist(), has_image_B.tolist(), strict=True)]

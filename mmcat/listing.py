@@ -1,6 +1,6 @@
 """The nouns of the library: what comes in (Listing), what the CPU makes of it (Prepared), what goes out (Result).
 
-Plain frozen data, no behaviour, no torch: the consumer and its tests use them without loading a model.
+Plain frozen data, no torch: the consumer and its tests use them without loading a model.
 After errors.py; before everything that produces or consumes them.
 """
 
@@ -84,15 +84,36 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class Evidence:
+    """What an answer rests on: Shapley values of title and photo, in nats (mmcat.evidence).
+
+    Together they are the log-probability of the path with both shown, minus that with none; a negative one speaks
+    against the path.
+    """
+
+    text: float
+    image: float
+
+    def shares(self) -> dict[str, float]:
+        """In 0..1, of what speaks for the path; where nothing does, of the sizes. Sum 1; 0 where nothing was seen."""
+        text, image = max(self.text, 0.0), max(self.image, 0.0)
+        if not text + image:
+            text, image = abs(self.text), abs(self.image)
+        whole = text + image or 1.0
+        return {"text": text / whole, "image": image / whole}
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """What the model says about one listing.
 
     Args:
         path: an existing path of the taxonomy, from level 1 to its stop level.
         probability: calibrated, of the whole path, stop included.
-        safe_level: 0..4, how deep the promised error rate holds; 0 is review.
+        safe_level: 0..4, how deep the promised error rate holds (mmcat.calibration); 0 is review.
         reason: why a person should look ("uncertain"), None when accepted.
         alternatives: the next best paths, most probable first, without `path`.
+        evidence: None unless the categorizer was loaded with it.
     """
 
     listing_id: str
@@ -103,6 +124,7 @@ class Result:
     reason: str | None
     alternatives: tuple[Candidate, ...]
     image: ImageStatus
+    evidence: Evidence | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,6 +153,7 @@ class Recipe(Part):
         text_training, image_training: steps 1 and 2; left out, a pretrained encoder stays frozen and only heads are
             trained on its features.
         features: precision of cached features.
+        error_rate, confidence: the promise that thresholds keep (mmcat.calibration).
         baselines: whether the plain baselines are computed on the same split.
     """
 
@@ -165,7 +166,7 @@ class Recipe(Part):
     fusion: FusionRecipe = FusionRecipe()
     features: Literal["fp16", "fp32"] = "fp32"
     error_rate: Annotated[float, Field(gt=0, lt=1)] = 0.02
-    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.9
     baselines: bool = True
 
     @model_validator(mode="after")

@@ -23,7 +23,8 @@ class ModelReport:
         bundle: its folder's name, beside the report.
         fingerprint: of the bundle.
         best_epoch: chosen on `select`, from 1; None where a fixed number of steps was taken.
-        metrics: training.evaluate.Metrics as JSON, on the part that `Report.measured_on` names.
+        metrics: training.evaluate.Metrics as JSON, on the part that `Report.measured_on` names; as `promise` what
+            training.calibrate.attained found there.
         withheld: path accuracy of the same model with the photo ("image") or the title ("text") withheld.
     """
 

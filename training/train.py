@@ -14,15 +14,16 @@ import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mmcat import bundle
 from mmcat.calibration import Calibration
 from mmcat.model import CategoryModel
 from training.baselines import Baseline, baselines
-from training.calibrate import calibrate
+from training.calibrate import attained, calibrate
 from training.data import Dataset
 from training.earlier import earlier_bundles
-from training.evaluate import Metrics, measure
+from training.evaluate import measure
 from training.features import FeatureCache
 from training.fusion import Inputs, learn, logits
 from training.hardware import device_of, processes
@@ -202,8 +203,9 @@ def _model(run: Run, trained: Encoders, inputs: Inputs, name: str) -> ModelRepor
                 found = measure(logits(model, inputs, held, modality), inputs.targets[held], inputs.taxonomy)
                 withheld[modality] = round(found.path_accuracy, 4)
         run.progress.say(f"{name}: path accuracy {metrics.path_accuracy:.3f} on {len(held)} {run.measured_on} rows")
-        written = _write(run, trained, model, name, metrics, calibration)
-    return ModelReport(name, written, fitted.best_epoch, metrics.to_json(), withheld)
+        figures = {**metrics.to_json(), "promise": attained(model, inputs, held, calibration)}
+        written = _write(run, trained, model, name, figures, calibration)
+    return ModelReport(name, written, fitted.best_epoch, figures, withheld)
 
 
 def _learn(run: Run, trained: Encoders, inputs: Inputs, name: str) -> tuple[Encoders, Inputs, CategoryModel, Fitted]:
@@ -233,7 +235,12 @@ def _learn(run: Run, trained: Encoders, inputs: Inputs, name: str) -> tuple[Enco
 
 
 def _write(
-    run: Run, trained: Encoders, model: CategoryModel, name: str, metrics: Metrics, calibration: Calibration
+    run: Run,
+    trained: Encoders,
+    model: CategoryModel,
+    name: str,
+    figures: Mapping[str, Any],
+    calibration: Calibration,
 ) -> str:
     """Writes the bundle; gives its fingerprint, the same in every process."""
     folder = run.out / name
@@ -246,7 +253,7 @@ def _write(
             preprocessing=trained.preprocessing,
             calibration=calibration,
             name=f"{run.dataset.name}-{name}",
-            metrics={"measured on": run.measured_on, **metrics.to_json()},
+            metrics={"measured on": run.measured_on, **figures},
             split_fingerprint=run.split.fingerprint,
             data_note=run.dataset.note,
             created_ms=int(time.time() * 1000),

@@ -74,4 +74,5 @@ def load_model(settings: "Settings") -> "Categorizer":
         engine=chosen.engine,
         precision=chosen.precision,
         threads=chosen.threads,
+        evidence=chosen.evidence,
     )

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from mmcat.categorizer import Categorizer
     from mmcat.listing import Listing, Result
 
+COLUMNS = ("product_id", "probability", "decision", "image", "ids", "path")
+EXPLAINED = ("safe_level", "text_share", "image_share")
 CHUNK = 64
 """Listings of a table answered at once: a batch that both engines run at full speed."""
 
@@ -33,6 +35,7 @@ def predict(
     title: Annotated[str, typer.Option(help="The title, where it could be taken for a file.")] = "",
     bundle: Annotated[Path | None, typer.Option(help="Trained bundle; default: the setting, else the demo's.")] = None,
     top: Annotated[int, typer.Option(min=1, max=100, help="How many paths to show.")] = 3,
+    explain: Annotated[bool, typer.Option("--explain", help="Say what the answer rests on, and what stands.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout; JSON lines for a table.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     allow: Annotated[list[str] | None, typer.Option(help="Private host or range that may be asked for photos.")] = None,
@@ -48,6 +51,7 @@ def predict(
     Examples:
       mmcat predict "나이키 남성 러닝화 270"
       mmcat predict "puma blue" shirt.jpg --bundle bundles/cross --top 5
+      mmcat predict "puma blue" shirt.jpg --explain
       mmcat predict http://127.0.0.1:8088/7.jpg --allow 127.0.0.1/32 --json
       mmcat predict listings.tsv --title-column hard_title > answers.tsv
     """
@@ -57,14 +61,15 @@ def predict(
     if table is not None:
         if len(words) > 1 or title:
             raise CommandError("a table stands alone: no title and no photo beside it")
-        categorizer = _load(bundle, device)
-        _write_header(as_json)
+        categorizer = _load(bundle, device, explain)
+        if not as_json:
+            print(*COLUMNS, *(EXPLAINED if explain else ()), sep="\t")
         for chunk in read_table(table, title_column, photos, policy, CHUNK):
             for result in categorizer.categorize(chunk, top_k=top):
                 _write_line(result, as_json)
         return
     listing = read_one(words, title, policy)
-    categorizer = _load(bundle, device)
+    categorizer = _load(bundle, device, explain)
     result = categorizer.categorize([listing], top_k=top)[0]
     if as_json:
         print_json({**_plain(result), "model": asdict(categorizer.info)})
@@ -73,22 +78,19 @@ def predict(
     _draw(result, listing, shown)
 
 
-def _load(bundle: Path | None, device: str) -> "Categorizer":
+def _load(bundle: Path | None, device: str, explain: bool) -> "Categorizer":
     from mmcat.categorizer import Categorizer
     from mmcat.cli.bundles import find_bundle
 
-    return Categorizer.load(find_bundle(bundle), device=device)
+    return Categorizer.load(find_bundle(bundle), device=device, evidence=explain)
 
 
 def _plain(result: "Result") -> dict[str, object]:
     """The result as JSON can hold it, under the names that results in Kafka have."""
     plain = asdict(result)
-    return {"product_id": plain.pop("listing_id"), **plain}
-
-
-def _write_header(as_json: bool) -> None:
-    if not as_json:
-        print("product_id", "probability", "decision", "image", "ids", "path", sep="\t")
+    del plain["evidence"]
+    evidence = {"evidence": result.evidence.shares()} if result.evidence else {}
+    return {"product_id": plain.pop("listing_id"), **plain, **evidence}
 
 
 def _write_line(result: "Result", as_json: bool) -> None:
@@ -97,7 +99,10 @@ def _write_line(result: "Result", as_json: bool) -> None:
         return
     ids = "/".join(node.id for node in result.path)
     names = " > ".join(node.name for node in result.path)
-    print(result.listing_id, f"{result.probability:.4f}", result.decision, result.image, ids, names, sep="\t")
+    shown = [result.listing_id, f"{result.probability:.4f}", result.decision, result.image, ids, names]
+    if result.evidence:
+        shown += [str(result.safe_level), *(f"{share:.4f}" for share in result.evidence.shares().values())]
+    print(*shown, sep="\t")
 
 
 def _draw(result: "Result", listing: "Listing", photo: str | None) -> None:
@@ -120,3 +125,18 @@ def _draw(result: "Result", listing: "Listing", photo: str | None) -> None:
     console.print(table)
     verdict = "stands" if result.reason is None else f"goes to a person ({result.reason})"
     console.print(f"{result.decision.value}: {verdict}; safe down to level {result.safe_level}")
+    if result.evidence:
+        shares = result.evidence.shares()
+        console.print(
+            f"the answer rests on the title for {shares['text']:.0%}, on the photo for {shares['image']:.0%}"
+            f" (in log-probability: {result.evidence.text:+.2f} and {result.evidence.image:+.2f})"
+        )
+        console.print(escape(_levels(result)))
+
+
+def _levels(result: "Result") -> str:
+    """Each node of the path and whether the promise covers it."""
+    safe = {node.level: "safe" if node.level <= result.safe_level else "-" for node in result.path}
+    return "\n".join(
+        f"level {node.level}  {node.probability:.3f}  {safe[node.level]:4}  {node.name}" for node in result.path
+    )

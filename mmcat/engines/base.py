@@ -4,6 +4,7 @@ Before it: preparation.py and text.py made the arrays. After it: paths.py turns 
 that an engine without torch can stand behind the same seam.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,7 +19,7 @@ class Batch:
     Args:
         ids, mask: int64 [B, T], padded; None for models that read photos alone.
         pixels: uint8 [K, px, px, 3] of the K listings that have a photo, in batch order; None for text alone.
-        has_text, has_image: bool [B]; `has_image` is True K times.
+        has_text, has_image: bool [B], False for what the model does not read; `has_image` is True K times.
     """
 
     ids: npt.NDArray[np.int64] | None
@@ -44,3 +45,9 @@ class Engine(Protocol):
 
     def logits(self, batch: Batch) -> list[npt.NDArray[Any]]:
         """Blocks until the device has answered: 4 × float32 [B, C]; a row depends on nothing but its own listing."""
+
+    def ablations(self, batch: Batch, shown: Sequence[tuple[bool, bool]]) -> list[list[npt.NDArray[Any]]]:
+        """`logits` once for each of `shown`: whether the fusion is shown the title, and the photo.
+
+        The encoders run once for all of them; (True, True) gives what `logits` gives.
+        """

@@ -7,6 +7,7 @@ bf16 logits would blur close paths. Listings without a photo or title skip that 
 After base.py; before categorizer.py.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy.typing as npt
@@ -55,14 +56,36 @@ class EagerEngine:
     def logits(self, batch: Batch) -> list[npt.NDArray[Any]]:
         """See `Engine.logits`."""
         with torch.inference_mode():
-            has_text_B = torch.from_numpy(batch.has_text).to(self._device)
-            has_image_B = torch.from_numpy(batch.has_image).to(self._device)
-            text_BTD, image_BND = self._text(batch, has_text_B), self._image(batch, has_image_B)
-            mask_BT = None
-            if self._model.config.keys == "sequence" and batch.mask is not None:
-                mask_BT = torch.from_numpy(batch.mask).to(self._device)
-            logits = self._model.fuse(text_BTD, image_BND, has_text_B, has_image_B, mask_BT)
-            return [level_BC.float().cpu().numpy() for level_BC in logits]
+            return self._fuse(*self._encode(batch))
+
+    def ablations(self, batch: Batch, shown: Sequence[tuple[bool, bool]]) -> list[list[npt.NDArray[Any]]]:
+        """See `Engine.ablations`."""
+        with torch.inference_mode():
+            text_BTD, mask_BT, image_BND, has_text_B, has_image_B = self._encode(batch)
+            return [
+                self._fuse(text_BTD, mask_BT, image_BND, has_text_B & with_text, has_image_B & with_image)
+                for with_text, with_image in shown
+            ]
+
+    def _encode(self, batch: Batch) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor, Tensor]:
+        """Vectors of the title and where they are tokens, of the photo, and which listings have them."""
+        has_text_B = torch.from_numpy(batch.has_text).to(self._device)
+        has_image_B = torch.from_numpy(batch.has_image).to(self._device)
+        mask_BT = None
+        if self._model.config.keys == "sequence" and batch.mask is not None:
+            mask_BT = torch.from_numpy(batch.mask).to(self._device)
+        return self._text(batch, has_text_B), mask_BT, self._image(batch, has_image_B), has_text_B, has_image_B
+
+    def _fuse(
+        self,
+        text_BTD: Tensor | None,
+        mask_BT: Tensor | None,
+        image_BND: Tensor | None,
+        has_text_B: Tensor,
+        has_image_B: Tensor,
+    ) -> list[npt.NDArray[Any]]:
+        logits = self._model.fuse(text_BTD, image_BND, has_text_B, has_image_B, mask_BT)
+        return [level_BC.float().cpu().numpy() for level_BC in logits]
 
     def _text(self, batch: Batch, has_text_B: Tensor) -> Tensor | None:
         """[B, T, D] float32, T = 1 when pooled; zeros where there is no title."""

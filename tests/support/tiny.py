@@ -114,7 +114,7 @@ def tiny_parts(
         tokenizer=None if modality == "image" else tiny_tokenizer(),
         taxonomy=taxonomy,
         preprocessing=Preprocessing(px=PX, max_tokens=16),
-        calibration=Calibration({"both": 1.5, "text": 2.0}, {"both": (0.9, 0.9, 0.9, 0.9)}),
+        calibration=Calibration({"both": 1.5, "text": 2.0}, {"both": 0.9, "text": 0.9}),
     )
 
 

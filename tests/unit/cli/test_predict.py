@@ -47,6 +47,33 @@ def test_a_title_and_a_photo_file_make_one_listing(
     assert result["model"]["name"] == "tiny"  # type: ignore[index]  # JSON
 
 
+def test_an_explained_answer_says_what_it_rests_on(
+    tiny_bundle: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["--bundle", str(tiny_bundle), "--explain"]
+    assert main(["predict", "여성 운동화", str(photo), *common, "--json"]) == 0
+    evidence = answer(capsys)["evidence"]
+    assert isinstance(evidence, dict)
+    assert sum(evidence.values()) == pytest.approx(1.0)
+    assert main(["predict", "여성 운동화", *common]) == 0
+    out = capsys.readouterr().out
+    assert "the title for 100%, on the photo for 0%" in out
+    assert "level 1" in out
+    table = tmp_path / "listings.tsv"
+    table.write_text("title\nboots\n", encoding="utf-8")
+    assert main(["predict", str(table), *common]) == 0
+    header, row = capsys.readouterr().out.splitlines()
+    assert header.split("\t")[-3:] == ["safe_level", "text_share", "image_share"]
+    assert row.split("\t")[-2:] == ["1.0000", "0.0000"]
+
+
+def test_an_answer_that_is_not_to_be_explained_has_no_evidence(
+    tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", "boots", "--bundle", str(tiny_bundle), "--json"]) == 0
+    assert "evidence" not in answer(capsys)
+
+
 def test_a_person_sees_a_table(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", "boots [sale]", "--bundle", str(tiny_bundle)]) == 0
     out = capsys.readouterr().out

@@ -205,6 +205,17 @@ def test_review_copies_are_part_of_the_outcome(make_bench: MakeBench) -> None:
     assert bench.lease.committable() == 0
 
 
+def test_an_audited_result_is_published_as_accepted_and_copied_to_review(make_bench: MakeBench) -> None:
+    bench = make_bench(**{"review.audit_share": 1.0})
+    bench.submit("a")
+    bench.settled()
+    assert [one.topic for one in bench.broker.sent] == ["products.categorized", "products.review"]
+    published, copy = (json.loads(one.value or b"") for one in bench.broker.sent)
+    assert (published["decision"], published["reason"]) == ("accept", "audit")
+    assert copy == published
+    assert bench.metrics.registry.get_sample_value("mmcat_review_total", {"reason": "audit"}) == 1
+
+
 def test_work_of_a_lease_that_ended_is_dropped(make_bench: MakeBench) -> None:
     bench = make_bench()
     bench.submit("slow", image_url="http://slow")

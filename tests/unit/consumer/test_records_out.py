@@ -14,11 +14,12 @@ from consumer.dead_letters import KEPT_BYTES, dead_letter
 from consumer.events import Event, parse
 from consumer.rank import Rank, completeness
 from consumer.records import CARRIED_BYTES, Headers, Incoming, Origin, Outgoing
-from consumer.results import Answered, result_record, review_copy, tombstone
+from consumer.results import Answered, Audit, Reason, result_record, review_copy, tombstone
 from consumer.schemas import files
-from mmcat.listing import Candidate, Decision, ImageStatus, ModelInfo, PathNode, Result
+from mmcat.listing import Candidate, Decision, Evidence, ImageStatus, ModelInfo, PathNode, Result
 
 INFO = ModelInfo("shop", "f" * 64, "eager-cpu", "fp32", "d" * 64, 1_700_000_000_000)
+NO_AUDIT, ALL_AUDIT = Audit(0.0), Audit(1.0)
 DOCS = Path(__file__).parents[3] / "docs"
 ORIGIN = Origin("products.registered", 3, 42, 1_760_000_000_123)
 NODES = (PathNode(1, "10", "의류", 0.98), PathNode(2, "11", "shoes", 0.91))
@@ -31,10 +32,12 @@ def registered(headers: Headers | None = None, **fields: Any) -> tuple[Incoming,
     return Incoming(ORIGIN, b"p1", value, headers or []), event
 
 
-def result(image: ImageStatus = ImageStatus.USED, decision: Decision = Decision.ACCEPT) -> Result:
+def result(
+    image: ImageStatus = ImageStatus.USED, decision: Decision = Decision.ACCEPT, evidence: Evidence | None = None
+) -> Result:
     reason = "uncertain" if decision is Decision.REVIEW else None
     other = Candidate((NODES[0],), 0.05)
-    return Result("p1", NODES, 0.91, 2 if reason is None else 0, decision, reason, (other,), image)
+    return Result("p1", NODES, 0.91, 2 if reason is None else 0, decision, reason, (other,), image, evidence)
 
 
 def record(
@@ -46,7 +49,13 @@ def record(
 ) -> Outgoing:
     incoming, event = registered(headers, **fields)
     answered = Answered(incoming, event, result(image, decision), 7, 99, 0, "2026-01-01T00:00:00.000Z")
-    return result_record(answered, info, "out")
+    return result_record(answered, info, "out", NO_AUDIT)[0]
+
+
+def audited(audit: Audit, decision: Decision = Decision.ACCEPT, order: int = 7) -> tuple[Outgoing, Reason | None]:
+    incoming, event = registered()
+    answered = Answered(incoming, event, result(decision=decision), order, 99, 0, "2026-01-01T00:00:00.000Z")
+    return result_record(answered, INFO, "out", audit)
 
 
 def body(outgoing: Outgoing) -> dict[str, Any]:
@@ -111,13 +120,57 @@ def test_trace_and_cloud_event_headers_travel_on_within_their_limit() -> None:
     assert "ce_big" not in dict(record(headers=many).headers)
 
 
-def test_only_uncertain_results_get_a_review_copy() -> None:
-    accepted, unsure = record(), record(decision=Decision.REVIEW)
-    assert review_copy(accepted, result(), "review") is None
-    copy = review_copy(unsure, result(decision=Decision.REVIEW), "review")
-    assert copy is not None
-    assert (copy.topic, copy.key, copy.value) == ("review", b"p1", unsure.value)
+def test_an_uncertain_result_goes_to_review_whatever_the_audit_draws() -> None:
+    for audit in (NO_AUDIT, ALL_AUDIT):
+        outgoing, reason = audited(audit, Decision.REVIEW)
+        assert (reason, body(outgoing)["reason"], body(outgoing)["decision"]) == ("uncertain", "uncertain", "review")
+
+
+def test_a_review_copy_is_the_record_and_why() -> None:
+    outgoing, reason = audited(NO_AUDIT, Decision.REVIEW)
+    assert reason is not None
+    copy = review_copy(outgoing, reason, "review")
+    assert (copy.topic, copy.key, copy.value) == ("review", b"p1", outgoing.value)
     assert dict(copy.headers)["mmcat-review-reason"] == b"uncertain"
+
+
+def test_an_audited_result_is_accepted_all_the_same() -> None:
+    outgoing, reason = audited(ALL_AUDIT)
+    assert (reason, body(outgoing)["reason"], body(outgoing)["decision"]) == ("audit", "audit", "accept")
+    jsonschema.validate(body(outgoing), json.loads(files()["schemas/result.schema.json"]))
+    plain, nothing = audited(NO_AUDIT)
+    assert nothing is None
+    assert "reason" not in body(plain)
+    assert body(plain)["result_id"] == body(outgoing)["result_id"]
+
+
+@given(st.floats(0, 1), st.binary(max_size=100), st.text("0123456789abcdef", min_size=32, max_size=32))
+def test_an_audit_chooses_the_same_work_alike_and_a_larger_share_keeps_the_smaller(
+    share: float, salt: bytes, identity: str
+) -> None:
+    picked = Audit(share, salt).picks(identity)
+    assert Audit(share, salt).picks(identity) == picked
+    assert Audit(1.0, salt).picks(identity)
+    assert not Audit(0.0, salt).picks(identity)
+    assert not picked or Audit(min(1.0, share * 1.5), salt).picks(identity)
+
+
+def test_an_audit_takes_its_share_and_another_salt_takes_others() -> None:
+    identities = [f"{number:032x}" for number in range(40_000)]
+    chosen = {salt: {one for one in identities if Audit(0.005, salt).picks(one)} for salt in (b"", b"ours")}
+    for found in chosen.values():
+        assert 150 < len(found) < 250  # 200 ± 3.5 standard deviations
+    assert len(chosen[b""] & chosen[b"ours"]) < 10
+
+
+def test_evidence_stands_in_a_record_only_where_it_was_asked_for() -> None:
+    assert "evidence" not in body(record())
+    incoming, event = registered()
+    explained = result(evidence=Evidence(3.0, 1.0))
+    answered = Answered(incoming, event, explained, 7, 99, 0, "2026-01-01T00:00:00.000Z")
+    value = body(result_record(answered, INFO, "out", NO_AUDIT)[0])
+    assert value["evidence"] == {"text": 0.75, "image": 0.25}
+    jsonschema.validate(value, json.loads(files()["schemas/result.schema.json"]))
 
 
 def test_a_tombstone_outranks_every_answer_of_its_order() -> None:

@@ -204,7 +204,7 @@ def _other_weights(folder: Path) -> None:
         (_not_json, "bundle.json is not JSON"),
         (_a_list, "format version None"),
         (_other_weights, "weights do not fit"),
-        (lambda folder: _edit(folder, format_version=2), "format version 2, and this mmcat reads 1"),
+        (lambda folder: _edit(folder, format_version=1), "format version 1, and this mmcat reads 2"),
         (lambda folder: _edit(folder, surprise=1), "surprise"),
         (lambda folder: _edit(folder, calibration=None), "calibration"),
         (lambda folder: _edit(folder, calibration={}), "calibration cannot be read"),

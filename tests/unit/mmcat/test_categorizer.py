@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -209,6 +210,9 @@ class _Broken:
     def logits(self, batch: Batch) -> list[npt.NDArray[np.float32]]:
         return self._logits
 
+    def ablations(self, batch: Batch, shown: Sequence[tuple[bool, bool]]) -> list[list[npt.NDArray[np.float32]]]:
+        return [self._logits] * len(shown)
+
 
 @pytest.mark.parametrize("rows", [0, 1, 3])
 @pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
@@ -217,6 +221,8 @@ def test_an_engine_that_gives_no_whole_answer_is_an_error(tiny_bundle: Path, row
     logits = [np.full((rows, len(keys)), value, np.float32) for keys in loaded.taxonomy.classes]
     with pytest.raises(ModelError, match="no finite scores for a batch of 2"):
         Categorizer(loaded, _Broken(logits)).categorize([Listing("a"), Listing("b")])
+    with pytest.raises(ModelError, match="no finite scores for a batch of 2"):
+        Categorizer(loaded, _Broken(logits), evidence=True).categorize([Listing("a"), Listing("b")])
 
 
 @pytest.mark.parametrize("shape", [(PX, PX), (PX + 1, PX, 3), (PX, PX, 4)])

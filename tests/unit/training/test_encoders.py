@@ -12,7 +12,6 @@ from mmcat.taxonomy import Taxonomy
 from mmcat.text import Tokenizer
 from training.encoders import Lesson, RowPixels, train_image_encoder, train_text_encoder
 from training.features import pixels, titles
-from training.hardware import bf16_is_quick
 from training.progress import Quiet
 from training.readers.shop import shop_dataset
 from training.recipe import Learning
