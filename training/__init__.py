@@ -14,7 +14,8 @@ The map, in the order of the data:
     features.py   what frozen encoders make of every listing, once, on disk
     fusion.py     step 3: fusion and heads on features
     calibrate.py  temperatures and thresholds
-    evaluate.py   what the figures mean
+    figures/      what each figure means, as pure functions of arrays
+    evaluate.py   all figures of a model on held rows
     baselines.py  plain models on the same split
     report.py     report.json
     train.py      the whole run: `train`, `train_shop`, `train_folder`
