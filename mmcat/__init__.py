@@ -16,6 +16,8 @@ The modules, in the order of the data:
     pretrained.py   starting weights for its encoders (training only)
     paths.py        level scores → existing paths, stop included, and alternatives
     calibration.py  temperature, thresholds, how deep an answer is safe
+    reference.py    what answers looked like when the model was made, to tell drift by
+    model_card.py   the README of a bundle
     bundle.py       a trained model as a folder
     engines/        what runs it on hardware: base.py, eager.py
     categorizer.py  all of it behind one class

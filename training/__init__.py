@@ -16,6 +16,8 @@ The map, in the order of the data:
     calibrate.py  temperatures and thresholds
     figures/      what each figure means, as pure functions of arrays
     evaluate.py   all figures of a model on held rows
+    label_noise.py  what the data tells of its own wrong labels
+    export.py     a model with all that travels with it, as a bundle
     baselines.py  plain models on the same split
     report.py     report.json
     train.py      the whole run: `train`, `train_shop`, `train_folder`

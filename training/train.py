@@ -17,13 +17,11 @@ from typing import Literal
 
 import torch
 
-from mmcat import bundle
-from mmcat.calibration import Calibration
-from mmcat.model import CategoryModel
 from training.baselines import Baseline, baselines
 from training.calibrate import calibrate
 from training.data import Dataset
-from training.evaluate import Metrics, measure
+from training.evaluate import measure, measure_answers
+from training.export import answers_as_served, by_training_rows, export
 from training.features import FeatureCache, titles
 from training.fusion import Inputs, Learned, Rows, learn, logits
 from training.progress import Progress, Quiet
@@ -181,16 +179,31 @@ def _model(run: _Run, trained: Encoders, inputs: Inputs, name: str) -> ModelRepo
             model, inputs, run.rows("calibrate"), error_rate=recipe.error_rate, confidence=recipe.confidence
         )
         held = run.rows(run.measured_on)
-        metrics = measure(
-            logits(model, inputs, held), inputs.targets[held], inputs.taxonomy, calibration.temperature("both")
-        )
+        answers = answers_as_served(model, inputs, calibration, held)
+        metrics = measure_answers(answers, inputs.targets[held], inputs.taxonomy)
         withheld = {}
         if model.config.modality == "both":
             for modality in ("text", "image"):
                 found = measure(logits(model, inputs, held, modality), inputs.targets[held], inputs.taxonomy)
                 withheld[modality] = round(found.path_accuracy, 4)
         run.progress.say(f"{name}: path accuracy {metrics.path_accuracy:.3f} on {len(held)} {run.measured_on} rows")
-        fingerprint = _write(run, trained, model, name, metrics, calibration)
+        figures = {
+            "measured on": run.measured_on,
+            **metrics.to_json(),
+            "withheld": withheld,
+            "by_training_rows": by_training_rows(answers, inputs.targets[held], run.dataset, run.split),
+        }
+        fingerprint = export(
+            run.out / name,
+            trained=trained,
+            model=model,
+            dataset=run.dataset,
+            split=run.split,
+            inputs=inputs,
+            calibration=calibration,
+            metrics=figures,
+            name=f"{run.dataset.name}-{name}",
+        )
     return ModelReport(name, fingerprint, learned.best_epoch, metrics.to_json(), withheld)
 
 
@@ -207,24 +220,6 @@ def _learn(run: _Run, trained: Encoders, inputs: Inputs, name: str) -> Learned:
         progress=run.progress,
         stage=f"step 3: {name}" if MODELS[name][0] == "both" else f"{name} heads",
         device=run.device,
-    )
-
-
-def _write(
-    run: _Run, trained: Encoders, model: CategoryModel, name: str, metrics: Metrics, calibration: Calibration
-) -> str:
-    return bundle.write(
-        run.out / name,
-        model=trained.attach(model),
-        tokenizer=trained.tokenizer if model.config.reads_text else None,
-        taxonomy=run.dataset.taxonomy,
-        preprocessing=trained.preprocessing,
-        calibration=calibration,
-        name=f"{run.dataset.name}-{name}",
-        metrics={"measured on": run.measured_on, **metrics.to_json()},
-        split_fingerprint=run.split.fingerprint,
-        data_note=run.dataset.note,
-        created_ms=int(time.time() * 1000),
     )
 
 

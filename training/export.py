@@ -1,0 +1,104 @@
+"""A trained model with all that must travel with it, as a bundle: figures, the tail, label noise, reference histograms.
+
+After calibrate.py and evaluate.py; before mmcat.bundle, which writes it. Called by train.py.
+"""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mmcat import bundle
+from mmcat.calibration import Calibration, seen_of
+from mmcat.listing import ImageStatus
+from mmcat.model import CategoryModel
+from mmcat.reference import Reference
+from training.data import Dataset
+from training.features import Features
+from training.figures.accuracy import accuracy_by_training_rows
+from training.figures.answers import Answers, answer_levels
+from training.fusion import Inputs, Rows, logits
+from training.label_noise import label_note
+from training.splits import Split
+from training.steps import Encoders
+
+
+def export(
+    folder: Path,
+    *,
+    trained: Encoders,
+    model: CategoryModel,
+    dataset: Dataset,
+    split: Split,
+    inputs: Inputs,
+    calibration: Calibration,
+    metrics: Mapping[str, Any],
+    name: str,
+) -> str:
+    """Writes the bundle and gives its fingerprint.
+
+    Args:
+        model: fusion and heads; the encoders of `trained` join it.
+        metrics: for the model card and bundle.json.
+    """
+    rows = split.rows("calibrate", dataset)
+    return bundle.write(
+        folder,
+        model=trained.attach(model),
+        tokenizer=trained.tokenizer if model.config.reads_text else None,
+        taxonomy=dataset.taxonomy,
+        preprocessing=trained.preprocessing,
+        calibration=calibration,
+        name=name,
+        metrics=metrics,
+        split_fingerprint=split.fingerprint,
+        data_note=dataset.note,
+        created_ms=int(time.time() * 1000),
+        label_note=label_note(dataset),
+        reference=reference(model, inputs, calibration, dataset, rows) if len(rows) else None,
+    )
+
+
+def reference(
+    model: CategoryModel, inputs: Inputs, calibration: Calibration, dataset: Dataset, rows: Rows
+) -> Reference:
+    """Histograms of what the service would answer to these rows."""
+    answers = answers_as_served(model, inputs, calibration, rows)
+    image = inputs.image if model.config.reads_image else None
+    return Reference.of(
+        dataset.taxonomy, answers.rows, answers.probabilities, [_photo(dataset, image, row) for row in rows.tolist()]
+    )
+
+
+def answers_as_served(model: CategoryModel, inputs: Inputs, calibration: Calibration, rows: Rows) -> Answers:
+    """Answers with the temperature of what each listing comes with, as `Categorizer` gives them."""
+    return answer_levels(logits(model, inputs, rows), inputs.taxonomy, _temperatures(model, inputs, calibration, rows))
+
+
+def _temperatures(
+    model: CategoryModel, inputs: Inputs, calibration: Calibration, rows: Rows
+) -> npt.NDArray[np.float64]:
+    """[len(rows)]; a photo that the model does not look at is not there."""
+    none = np.zeros(len(rows), np.bool_)
+    has_text = inputs.text.there[rows] if inputs.text is not None else none
+    has_image = inputs.image.there[rows] if inputs.image is not None and model.config.reads_image else none
+    return np.array([calibration.temperature(seen_of(*there)) for there in zip(has_text, has_image, strict=True)])
+
+
+def by_training_rows(answers: Answers, targets: Rows, dataset: Dataset, split: Split) -> list[tuple[str, int, Any]]:
+    """Path accuracy by the number of training rows that the true path has, the tail first; see figures/accuracy.py."""
+    counts = np.bincount(dataset.targets[split.rows("train", dataset)], minlength=len(dataset.taxonomy))
+    return [
+        (label, rows, None if share is None else round(share, 4))
+        for label, rows, share in accuracy_by_training_rows(answers.rows == targets, targets, counts)
+    ]
+
+
+def _photo(dataset: Dataset, image: Features | None, row: int) -> ImageStatus:
+    """What becomes of a row's photo in serving; a model that does not read photos does not look at them."""
+    if image is None or dataset.rows[row].photo is None:
+        return ImageStatus.ABSENT
+    return ImageStatus.USED if image.there[row] else ImageStatus.UNDECODABLE
