@@ -21,6 +21,9 @@ The map, in the order of the data:
     baselines.py  plain models on the same split
     report.py     report.json
     train.py      the whole run: `train`, `train_shop`, `train_folder`
+    evaluate_bundle.py  every figure of one bundle on one part of its data
+    suspected.py  labels that look wrong, by held-out plain models
+    pages/        HTML and plots
 
 Imports mmcat only; the consumer and training never meet.
 """

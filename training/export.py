@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mmcat import bundle
 from mmcat.calibration import Calibration, seen_of
@@ -20,7 +19,7 @@ from training.data import Dataset
 from training.features import Features
 from training.figures.accuracy import accuracy_by_training_rows
 from training.figures.answers import Answers, answer_levels
-from training.fusion import Inputs, Rows, logits
+from training.fusion import Inputs, Rows, Withheld, logits
 from training.label_noise import label_note
 from training.splits import Split
 from training.steps import Encoders
@@ -73,24 +72,31 @@ def reference(
     )
 
 
-def answers_as_served(model: CategoryModel, inputs: Inputs, calibration: Calibration, rows: Rows) -> Answers:
-    """Answers with the temperature of what each listing comes with, as `Categorizer` gives them."""
-    return answer_levels(logits(model, inputs, rows), inputs.taxonomy, _temperatures(model, inputs, calibration, rows))
+def answers_as_served(
+    model: CategoryModel, inputs: Inputs, calibration: Calibration, rows: Rows, withhold: Withheld | None = None
+) -> Answers:
+    """Answers with the temperature of what each listing comes with, as `Categorizer` gives them.
+
+    Args:
+        withhold: a modality that is taken away from all rows.
+    """
+    there = {}
+    for name, one in (("text", inputs.text), ("image", inputs.image)):
+        seen = one is not None and name != withhold and (name == "text" or model.config.reads_image)
+        there[name] = one.there[rows] if one is not None and seen else np.zeros(len(rows), np.bool_)
+    pairs = zip(there["text"].tolist(), there["image"].tolist(), strict=True)
+    temperatures = np.array([calibration.temperature(seen_of(*pair)) for pair in pairs])
+    return answer_levels(logits(model, inputs, rows, withhold), inputs.taxonomy, temperatures)
 
 
-def _temperatures(
-    model: CategoryModel, inputs: Inputs, calibration: Calibration, rows: Rows
-) -> npt.NDArray[np.float64]:
-    """[len(rows)]; a photo that the model does not look at is not there."""
-    none = np.zeros(len(rows), np.bool_)
-    has_text = inputs.text.there[rows] if inputs.text is not None else none
-    has_image = inputs.image.there[rows] if inputs.image is not None and model.config.reads_image else none
-    return np.array([calibration.temperature(seen_of(*there)) for there in zip(has_text, has_image, strict=True)])
+def training_counts(dataset: Dataset, split: Split) -> Rows:
+    """[P] rows of each path in the training part."""
+    counts: Rows = np.bincount(dataset.targets[split.rows("train", dataset)], minlength=len(dataset.taxonomy))
+    return counts
 
 
-def by_training_rows(answers: Answers, targets: Rows, dataset: Dataset, split: Split) -> list[tuple[str, int, Any]]:
+def by_training_rows(answers: Answers, targets: Rows, counts: Rows) -> list[tuple[str, int, float | None]]:
     """Path accuracy by the number of training rows that the true path has, the tail first; see figures/accuracy.py."""
-    counts = np.bincount(dataset.targets[split.rows("train", dataset)], minlength=len(dataset.taxonomy))
     return [
         (label, rows, None if share is None else round(share, 4))
         for label, rows, share in accuracy_by_training_rows(answers.rows == targets, targets, counts)

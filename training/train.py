@@ -21,7 +21,7 @@ from training.baselines import Baseline, baselines
 from training.calibrate import calibrate
 from training.data import Dataset
 from training.evaluate import measure, measure_answers
-from training.export import answers_as_served, by_training_rows, export
+from training.export import answers_as_served, by_training_rows, export, training_counts
 from training.features import FeatureCache, titles
 from training.fusion import Inputs, Learned, Rows, learn, logits
 from training.progress import Progress, Quiet
@@ -187,11 +187,12 @@ def _model(run: _Run, trained: Encoders, inputs: Inputs, name: str) -> ModelRepo
                 found = measure(logits(model, inputs, held, modality), inputs.targets[held], inputs.taxonomy)
                 withheld[modality] = round(found.path_accuracy, 4)
         run.progress.say(f"{name}: path accuracy {metrics.path_accuracy:.3f} on {len(held)} {run.measured_on} rows")
+        counts = training_counts(run.dataset, run.split)
         figures = {
             "measured on": run.measured_on,
             **metrics.to_json(),
             "withheld": withheld,
-            "by_training_rows": by_training_rows(answers, inputs.targets[held], run.dataset, run.split),
+            "by_training_rows": by_training_rows(answers, inputs.targets[held], counts),
         }
         fingerprint = export(
             run.out / name,
