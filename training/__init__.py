@@ -22,6 +22,8 @@ The map, in the order of the data:
     report.py     report.json
     train.py      the whole run: `train`, `train_shop`, `train_folder`
     evaluate_bundle.py  every figure of one bundle on one part of its data
+    late_fusion.py  calibrated probabilities of both modalities joined, as a peer
+    compare/      several models over several seeds, with intervals
     suspected.py  labels that look wrong, by held-out plain models
     pages/        HTML and plots
 

@@ -9,10 +9,10 @@ After evaluate.py and the bundle; before pages/evaluation.py. `evaluate_folder` 
 calls.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -39,10 +39,15 @@ from training.splits import NO_TEST, SHARES, Split, frozen_split
 from training.train import SHOP_LISTINGS
 
 Part = Literal["select", "calibrate", "test"]
-OnTestLook = Callable[[str, str], None]
-"""Called before the test part is looked at: the split's fingerprint, and what looks at it."""
 PRECISION = 0.98
 FRESH_LISTINGS = 2_000  # of the shop's demo, unless told otherwise: a standard error of one point
+
+
+class OnTestLook(Protocol):
+    """Called before the truth of the test part is looked at."""
+
+    def __call__(self, dataset: Dataset, split: Split, *, recipe: Mapping[str, Any], model: str, purpose: str) -> None:
+        """`recipe` as JSON; `model` names whose answers are measured, `purpose` says what for."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,7 @@ def evaluate_folder(
     split = frozen_split(dataset, cache, _seed(seed, report, 0), SHARES)
     _check(loaded, split, dataset, progress)
     if part == "test":
-        on_test_look(split.fingerprint, f"evaluate {loaded.name} {loaded.fingerprint}")
+        _tell(on_test_look, loaded, report, dataset, split)
     features = _Features(loaded, report, cache, progress, device)
     inputs = features.of(dataset)
     subject = _subject(loaded, report, split, part, dataset, inputs)
@@ -156,7 +161,7 @@ def evaluate_shop(
     subject = _subject(loaded, report, split, part, dataset, inputs)
     if part != "test":
         return subject.evaluate(dataset, split.rows(part, dataset), inputs)
-    on_test_look(split.fingerprint, f"evaluate {loaded.name} {loaded.fingerprint}")
+    _tell(on_test_look, loaded, report, dataset, split)
     fresh = shop_dataset(config.demo(), count)
     return subject.evaluate(fresh, np.arange(len(fresh)), features.of(fresh))
 
@@ -169,6 +174,13 @@ def _report_of(bundle: Path) -> Report | None:
         return None
     fingerprint = bundles.fingerprint(bundle)
     return report if any(model.fingerprint == fingerprint for model in report.models.values()) else None
+
+
+def _tell(
+    on_test_look: OnTestLook, loaded: LoadedBundle, report: Report | None, dataset: Dataset, split: Split
+) -> None:
+    recipe = {} if report is None else dict(report.recipe)
+    on_test_look(dataset, split, recipe=recipe, model=f"{loaded.name} {loaded.fingerprint}", purpose="evaluate")
 
 
 def _seed(given: int | None, report: Report | None, usual: int) -> int:

@@ -36,7 +36,8 @@ def curves(lines: Sequence[Curve], x_label: str, y_label: str, y_top: float = 1.
         parts.append(f"<polyline points='{path}' fill='none' stroke='{colour}' stroke-width='2'{dash}/>")
         if line.dots:
             parts += [f"<circle cx='{x:.1f}' cy='{y:.1f}' r='3.5' fill='{colour}'/>" for x, y in points]
-        parts.append(_legend(place, line.name, colour, dash))
+        if len(lines) > 1:
+            parts.append(_legend(place, line.name, colour, dash))
     return _svg(_W, _H, parts, f"{y_label} over {x_label}")
 
 
