@@ -109,7 +109,7 @@ def _thinned(line: Curve) -> list[tuple[float, float]]:
 
 def _ticks(low: float, high: float) -> list[float]:
     """Five or so round values from `low` to `high`."""
-    raw = (high - low) / 5
+    raw = (high - low) / 7
     power = 1.0
     while power > raw:
         power /= 10
