@@ -17,6 +17,8 @@ The modules, in the order of the data:
     paths.py        level scores → existing paths, stop included, and alternatives
     calibration.py  temperature, threshold, how deep an answer is safe
     evidence.py     what an answer rests on: the shares of title and photo
+    reference.py    what answers looked like when the model was made, to tell drift by
+    model_card.py   the README of a bundle
     bundle.py       a trained model as a folder
     engines/        what runs it on hardware: base.py, eager.py
     categorizer.py  all of it behind one class

@@ -1,13 +1,14 @@
 """A trained model as a folder: written whole or not at all, read only if every byte is the one that was written.
 
-    bundle.json         format version, name, created_ms, model, preprocessing, calibration, split, metrics
+    bundle.json         format version, name, created_ms, model, preprocessing, calibration, split, metrics, reference
     model.safetensors   all weights, float32
     taxonomy.tsv        the paths, in label order
     tokenizer.json      absent in bundles that read photos alone
     README.md           the model card
     SHA256SUMS          of all the others; its own SHA-256 is the bundle's fingerprint
 
-No pickles, no code, no network. After model.py, text.py, preparation.py, calibration.py; before categorizer.py.
+No pickles, no code, no network. After model.py, text.py, preparation.py, calibration.py, reference.py, model_card.py;
+before categorizer.py.
 """
 
 import hashlib
@@ -26,16 +27,18 @@ from safetensors.torch import load_file, save_file
 from mmcat.calibration import Calibration
 from mmcat.errors import BundleError, MmcatError
 from mmcat.model import CategoryModel, ModelConfig
+from mmcat.model_card import model_card
 from mmcat.preparation import Preprocessing
+from mmcat.reference import Reference
 from mmcat.taxonomy import Taxonomy
 from mmcat.text import Tokenizer
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 2  # 2: reference and label_note, one threshold for all levels
 DAY_MS = 86_400_000  # created_ms ranks results (design: generation), so a clock that runs ahead must not win for long
 _SUMS = "SHA256SUMS"
 _KEYS = {
     *("format_version", "name", "created_ms", "model", "preprocessing", "calibration"),
-    *("taxonomy_digest", "split_fingerprint", "data_note", "metrics"),
+    *("taxonomy_digest", "split_fingerprint", "data_note", "label_note", "metrics", "reference"),
 }
 
 
@@ -54,6 +57,7 @@ class LoadedBundle:
     split_fingerprint: str
     data_note: str
     metrics: Mapping[str, Any]
+    reference: Reference | None
 
 
 # ── Writing ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -72,14 +76,18 @@ def write(
     split_fingerprint: str,
     data_note: str,
     created_ms: int,
+    label_note: str = "",
+    reference: Reference | None = None,
 ) -> str:
     """Writes a bundle beside `folder` and renames it into place; an older bundle there is replaced.
 
     Args:
-        metrics: JSON values; shown in the model card.
+        metrics: JSON values; shown in the model card (see model_card.py for those with tables of their own).
         split_fingerprint: of the split file the figures come from; "" where there is none.
         data_note: what the model was trained on and under which licence, in one sentence.
         created_ms: ms since 1970; the default generation of its results.
+        label_note: what is known of wrong labels in the data, in one sentence.
+        reference: of its answers on the calibration part; None: drift cannot be told.
 
     Returns:
         The fingerprint.
@@ -101,7 +109,9 @@ def write(
         "taxonomy_digest": taxonomy.digest,
         "split_fingerprint": split_fingerprint,
         "data_note": data_note,
+        "label_note": label_note,
         "metrics": dict(metrics),
+        "reference": None if reference is None else reference.to_json(),
     }
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -113,7 +123,7 @@ def write(
         taxonomy.write(beside / "taxonomy.tsv")
         if tokenizer is not None:
             tokenizer.write(beside / "tokenizer.json")
-        (beside / "README.md").write_text(_card(manifest, taxonomy), encoding="utf-8")
+        (beside / "README.md").write_text(model_card(manifest, taxonomy), encoding="utf-8")
         text = json.dumps(manifest, ensure_ascii=False, indent=2, allow_nan=False)
         (beside / "bundle.json").write_text(text + "\n", encoding="utf-8")
         sums = "".join(f"{_sha256(file)}  {file.name}\n" for file in sorted(beside.iterdir()))
@@ -166,36 +176,6 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _card(manifest: Mapping[str, Any], taxonomy: Taxonomy) -> str:
-    config, calibration = manifest["model"], manifest["calibration"]
-    lines = [
-        f"# {manifest['name']}",
-        "",
-        f"Puts a listing in one of {len(taxonomy)} category paths. Reads: {config['modality']}"
-        f" ({config['fusion']} fusion, {config['blocks']} blocks, {config['heads']} heads, {config['px']} px).",
-        "",
-        f"- Created: {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(manifest['created_ms'] / 1000))} UTC",
-        f"- Data: {manifest['data_note'] or 'not stated'}",
-        f"- Split: {manifest['split_fingerprint'] or 'none'}",
-        f"- Temperatures: {json.dumps(calibration['temperatures'])}",
-        f"- Promise: with {calibration['confidence']:.0%} confidence at most {calibration['error_rate']:.1%} of claimed"
-        " nodes are not on the true path",
-        f"- Claimed from a probability of: {json.dumps(calibration['thresholds'])} (above 1: never)",
-        "",
-        "| figure | value |",
-        "| --- | --- |",
-        *(f"| {key} | {json.dumps(value, ensure_ascii=False)} |" for key, value in manifest["metrics"].items()),
-        "",
-        "Use: `mmcat predict --bundle FOLDER --title … --photo …`, or in Python"
-        " `Categorizer.load(FOLDER).categorize([Listing(id, title=…, image=…)])`.",
-        "",
-        "Limits: it knows the paths of its taxonomy only; probabilities and promise hold for listings like those it was"
-        " calibrated on, on the whole and not for every category.",
-        "",
-    ]
-    return "\n".join(lines)
-
-
 # ── Reading ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -215,6 +195,7 @@ def load(folder: str | Path, *, now_ms: int | None = None) -> LoadedBundle:
         config = ModelConfig.from_json(manifest["model"])
         preprocessing = Preprocessing.from_json(manifest["preprocessing"])
         calibration = Calibration.from_json(manifest["calibration"])
+        reference = None if manifest["reference"] is None else Reference.from_json(manifest["reference"])
         taxonomy = Taxonomy.load(root / "taxonomy.tsv")
         tokenizer = None
         if config.reads_text:
@@ -239,7 +220,14 @@ def load(folder: str | Path, *, now_ms: int | None = None) -> LoadedBundle:
         split_fingerprint=manifest["split_fingerprint"],
         data_note=manifest["data_note"],
         metrics=manifest["metrics"],
+        reference=reference,
     )
+
+
+def read_manifest(folder: str | Path) -> tuple[dict[str, Any], str]:
+    """What bundle.json says and the fingerprint, verified as by `load`, without the weights; raises what it raises."""
+    fingerprint = _verify(Path(folder))
+    return _manifest(Path(folder), int(time.time() * 1000)), fingerprint
 
 
 def fingerprint(folder: str | Path) -> str:
@@ -284,9 +272,9 @@ def _manifest(root: Path, now_ms: int) -> dict[str, Any]:
         raise BundleError(f"{root}: bundle.json is not JSON: {error}") from error
     version = manifest.get("format_version") if isinstance(manifest, dict) else None
     if version != FORMAT_VERSION:
-        raise BundleError(
-            f"{root}: format version {version!r}, and this mmcat reads {FORMAT_VERSION}: update one of them"
-        )
+        older = isinstance(version, int) and version < FORMAT_VERSION
+        what_to_do = "train it again" if older else "update mmcat"
+        raise BundleError(f"{root}: format version {version!r}, and this mmcat reads {FORMAT_VERSION}: {what_to_do}")
     if set(manifest) != _KEYS:
         raise BundleError(f"{root}: bundle.json differs from the format in {sorted(set(manifest) ^ _KEYS)}")
     created_ms = manifest["created_ms"]

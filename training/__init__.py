@@ -34,12 +34,20 @@ The three steps:
 
 What comes of it:
     calibrate.py  temperatures and thresholds
-    evaluate.py   what the figures mean
+    figures/      what each figure means, as pure functions of arrays
+    evaluate.py   all figures of a model on held rows
+    label_noise.py  what the data tells of its own wrong labels
+    export.py     a model with all that travels with it, as a bundle
     baselines.py  plain models on the same split
     report.py     report.json
     run.py        what the steps of one run share
     train.py      the whole run: `train`, `train_shop`, `train_folder`
     research.py   `python -m training.train`: the command line of the research code
+    evaluate_bundle.py  every figure of one bundle on one part of its data
+    late_fusion.py  calibrated probabilities of both modalities joined, as a peer
+    compare/      several models over several seeds, with intervals
+    suspected.py  labels that look wrong, by held-out plain models
+    pages/        HTML and plots
 
 Imports mmcat only; the consumer and training never meet.
 """

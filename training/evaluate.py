@@ -1,7 +1,7 @@
-"""The figures of a model on held rows, from its logits: what each means is said once, here.
+"""The figures of a model on held rows, gathered: from its logits or path scores to one object of numbers.
 
-Every level is compared as classes (ids): level 3 is right where the answered id is the true one, whatever stands above.
-The whole path is right where all levels and the stop are. After fusion.py; before train.py, which reports them.
+What each figure means is said in training/figures. After fusion.py; before train.py and compare/, which report them,
+and evaluate_bundle.py, which shows all that can be said of one bundle.
 """
 
 from collections.abc import Sequence
@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mmcat.calibration import expected_calibration_error
-from mmcat.model import LEVEL_WEIGHTS
-from mmcat.paths import PathIndex
-from mmcat.taxonomy import LEVELS, Taxonomy
+from mmcat.taxonomy import Taxonomy
+from training.figures.accuracy import exist, hierarchical_f1, level_accuracy, macro_f1, whole_path_right
+from training.figures.answers import Answers, answer_levels
+from training.figures.confidence import calibration_floor, risk_coverage_area
+from training.figures.contest import kakao_score, never_absent
 
 Rows = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,23 +28,33 @@ class Metrics:
     Args:
         path_accuracy: whole path right, stop included, by the best existing path.
         level_accuracy: per level, on rows that have it; None where none has.
+        exists: share of answers that are a path of the taxonomy: 1 by the decode.
         kakao_score: the contest's weighted sum, levels the truth lacks skipped; an answer that stops early is wrong.
-        kakao_score_never_absent: the same where each level answers its best class that is no stop.
+        kakao_score_never_absent: the same where the answer goes on below its stop with each level's likeliest class.
+        kakao_score_expected: the same of the answers that expect most of the score (never served).
         macro_f1: mean over paths that have rows here.
+        hierarchical_f1: over the nodes of the paths, ancestors included.
         ece: expected calibration error of the path probability (15 bins of equal mass).
-        argmax_path_accuracy: whole path right if each level answered alone (four argmaxes).
-        argmax_exists: share of those four answers that are a path of the taxonomy; after decode it is 1.
+        ece_floor: what a perfectly calibrated model would show on as many rows.
+        risk_coverage_area: mean error over all coverages, surest rows first.
+        argmax_path_accuracy: whole path right if each level answered alone (four argmaxes); None without level heads.
+        argmax_exists: share of those four answers that are a path of the taxonomy.
     """
 
     rows: int
     path_accuracy: float
     level_accuracy: tuple[float | None, ...]
+    exists: float
     kakao_score: float
     kakao_score_never_absent: float
+    kakao_score_expected: float
     macro_f1: float
+    hierarchical_f1: float
     ece: float
-    argmax_path_accuracy: float
-    argmax_exists: float
+    ece_floor: float
+    risk_coverage_area: float
+    argmax_path_accuracy: float | None
+    argmax_exists: float | None
 
     def to_json(self) -> dict[str, Any]:
         """Rounded to what thousands of rows can tell."""
@@ -53,85 +64,41 @@ class Metrics:
 def measure(
     level_logits: Sequence[npt.NDArray[np.floating[Any]]], targets: Rows, taxonomy: Taxonomy, temperature: float = 1.0
 ) -> Metrics:
-    """Computes all figures.
+    """All figures of four level heads.
 
     Args:
         level_logits: 4 × [N, C]; N ≥ 1.
         targets: [N] true taxonomy rows.
         temperature: of the path probability.
     """
-    index = PathIndex(taxonomy)
-    decoded = index.decode(index.scores(level_logits), temperature)
-    answers = decoded.rows[:, 0]
-    right = answers == targets
-    true_N4 = taxonomy.path_classes[targets]
-    there_N4 = _levels_there(taxonomy)[targets]
-    level_right_N4 = taxonomy.path_classes[answers] == true_N4
-    alone_N4, exists = argmax_paths(level_logits, taxonomy)
-    no_stop_N4 = np.stack([_best_class(logits, level) for level, logits in enumerate(level_logits)], axis=1)
-    accuracies = _level_accuracy(level_right_N4, there_N4)
+    return measure_answers(answer_levels(level_logits, taxonomy, temperature), targets, taxonomy)
+
+
+def measure_answers(answers: Answers, targets: Rows, taxonomy: Taxonomy) -> Metrics:
+    """All figures of answers, whatever scored them."""
+    right = answers.rows == targets
+    classes_N4, nodes_N4 = taxonomy.path_classes[answers.rows], taxonomy.path_nodes[answers.rows]
+    accuracies = level_accuracy(classes_N4, targets, taxonomy)
+    everywhere_N4 = never_absent(classes_N4, nodes_N4, answers.expected)
+    alone_N4 = answers.alone
     return Metrics(
         rows=len(targets),
         path_accuracy=float(right.mean()),
         level_accuracy=accuracies,
+        exists=float(exist(classes_N4, taxonomy).mean()),
         kakao_score=kakao_score(accuracies),
-        kakao_score_never_absent=kakao_score(_level_accuracy(no_stop_N4 == true_N4, there_N4)),
-        macro_f1=macro_f1(answers, targets),
-        ece=expected_calibration_error(decoded.probabilities[:, 0], right),
-        argmax_path_accuracy=float(((alone_N4 == true_N4) | (true_N4 < 0)).all(axis=1).mean()),
-        argmax_exists=float(exists.mean()),
+        kakao_score_never_absent=kakao_score(level_accuracy(everywhere_N4, targets, taxonomy)),
+        kakao_score_expected=kakao_score(level_accuracy(answers.expected, targets, taxonomy)),
+        macro_f1=macro_f1(answers.rows, targets),
+        hierarchical_f1=hierarchical_f1(answers.rows, targets, taxonomy),
+        ece=expected_calibration_error(answers.probabilities, right),
+        ece_floor=calibration_floor(answers.probabilities),
+        risk_coverage_area=risk_coverage_area(answers.probabilities, right),
+        argmax_path_accuracy=(
+            None if alone_N4 is None else float(whole_path_right(alone_N4, targets, taxonomy).mean())
+        ),
+        argmax_exists=None if alone_N4 is None else float(exist(alone_N4, taxonomy).mean()),
     )
-
-
-def argmax_paths(
-    level_logits: Sequence[npt.NDArray[np.floating[Any]]], taxonomy: Taxonomy
-) -> tuple[npt.NDArray[np.int64], Bools]:
-    """Each level's own answer [N, 4], cut below its first stop as -1, and whether the taxonomy has that path [N]."""
-    answers_N4 = np.stack([logits.argmax(axis=1) for logits in level_logits], axis=1)
-    for level in range(1, LEVELS):
-        # Level 1 has no stop, so its class 0 ends nothing.
-        ended = (answers_N4[:, level - 1] < 0) | ((answers_N4[:, level - 1] == 0) & (level > 1))
-        answers_N4[ended, level] = -1
-    known = {tuple(classes) for classes in taxonomy.path_classes.tolist()}
-    return answers_N4, np.array([tuple(answer) in known for answer in answers_N4.tolist()], np.bool_)
-
-
-def kakao_score(level_accuracy: Sequence[float | None]) -> float:
-    """(1.0 · b + 1.2 · m + 1.3 · s + 1.4 · d) / 4; a level that no row has adds nothing."""
-    return sum(
-        weight * accuracy
-        for weight, accuracy in zip(LEVEL_WEIGHTS, level_accuracy, strict=True)
-        if accuracy is not None
-    ) / len(LEVEL_WEIGHTS)
-
-
-def macro_f1(answers: npt.NDArray[Any], targets: npt.NDArray[Any]) -> float:
-    """Mean F1 over the classes that `targets` has."""
-    scores = []
-    for value in np.unique(targets):
-        both = int(((answers == value) & (targets == value)).sum())
-        scores.append(2 * both / (int((answers == value).sum()) + int((targets == value).sum())))
-    return float(np.mean(scores))
-
-
-def _levels_there(taxonomy: Taxonomy) -> Bools:
-    """[P, 4]: whether a path has the level (a stop is no level)."""
-    there: Bools = taxonomy.path_nodes >= 0
-    return there
-
-
-def _level_accuracy(right_N4: Bools, there_N4: Bools) -> tuple[float | None, ...]:
-    columns = [right_N4[there_N4[:, level], level] for level in range(LEVELS)]
-    return tuple(float(column.mean()) if len(column) else None for column in columns)
-
-
-def _best_class(logits_NC: npt.NDArray[np.floating[Any]], level: int) -> npt.NDArray[np.int64]:
-    """The best class that is no stop (class 0 of levels 2 to 4); -2, never right, where there is only the stop."""
-    first = 1 if level else 0
-    if logits_NC.shape[1] == first:
-        return np.full(len(logits_NC), -2, np.int64)
-    best: npt.NDArray[np.int64] = logits_NC[:, first:].argmax(axis=1) + first
-    return best
 
 
 def _rounded(value: Any) -> Any:

@@ -11,19 +11,17 @@ training.train` is research.py, the command line of the research code.
 """
 
 import shutil
-import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from mmcat import bundle
-from mmcat.calibration import Calibration
 from mmcat.model import CategoryModel
 from training.baselines import Baseline, baselines
 from training.calibrate import attained, calibrate
 from training.data import Dataset
 from training.earlier import earlier_bundles
-from training.evaluate import measure
+from training.evaluate import measure, measure_answers
+from training.export import answers_as_served, by_training_rows, export, training_counts
 from training.features import FeatureCache
 from training.fusion import Inputs, learn, logits
 from training.hardware import device_of, processes
@@ -194,18 +192,37 @@ def _model(run: Run, trained: Encoders, inputs: Inputs, name: str) -> ModelRepor
             model, inputs, run.rows("calibrate"), error_rate=recipe.error_rate, confidence=recipe.confidence
         )
         held = run.held(name)
-        metrics = measure(
-            logits(model, inputs, held), inputs.targets[held], inputs.taxonomy, calibration.temperature("both")
-        )
+        answers = answers_as_served(model, inputs, calibration, held)
+        metrics = measure_answers(answers, inputs.targets[held], inputs.taxonomy)
         withheld = {}
         if model.config.modality == "both":
             for modality in ("text", "image"):
                 found = measure(logits(model, inputs, held, modality), inputs.targets[held], inputs.taxonomy)
                 withheld[modality] = round(found.path_accuracy, 4)
         run.progress.say(f"{name}: path accuracy {metrics.path_accuracy:.3f} on {len(held)} {run.measured_on} rows")
-        figures = {**metrics.to_json(), "promise": attained(model, inputs, held, calibration)}
-        written = _write(run, trained, model, name, figures, calibration)
-    return ModelReport(name, written, fitted.best_epoch, figures, withheld)
+        counts = training_counts(run.dataset, run.split)
+        figures = {
+            "measured on": run.measured_on,
+            **metrics.to_json(),
+            "promise": attained(model, inputs, held, calibration),
+            "withheld": withheld,
+            "by_training_rows": by_training_rows(answers, inputs.targets[held], counts),
+        }
+        if processes(run.device).is_main_process:
+            export(
+                run.out / name,
+                trained=trained,
+                model=model,
+                dataset=run.dataset,
+                split=run.split,
+                inputs=inputs,
+                calibration=calibration,
+                metrics=figures,
+                name=f"{run.dataset.name}-{name}",
+            )
+        processes(run.device).wait_for_everyone()  # the same bundle, the same fingerprint in every process
+    shown = {**metrics.to_json(), "promise": figures["promise"]}
+    return ModelReport(name, bundle.fingerprint(run.out / name), fitted.best_epoch, shown, withheld)
 
 
 def _learn(run: Run, trained: Encoders, inputs: Inputs, name: str) -> tuple[Encoders, Inputs, CategoryModel, Fitted]:
@@ -232,34 +249,6 @@ def _learn(run: Run, trained: Encoders, inputs: Inputs, name: str) -> tuple[Enco
     )  # fmt: skip
     with processes(run.device).main_process_first():
         return tuned, _features(run, tuned), model, fitted
-
-
-def _write(
-    run: Run,
-    trained: Encoders,
-    model: CategoryModel,
-    name: str,
-    figures: Mapping[str, Any],
-    calibration: Calibration,
-) -> str:
-    """Writes the bundle; gives its fingerprint, the same in every process."""
-    folder = run.out / name
-    if processes(run.device).is_main_process:
-        bundle.write(
-            folder,
-            model=trained.attach(model),
-            tokenizer=trained.tokenizer if model.config.reads_text else None,
-            taxonomy=run.dataset.taxonomy,
-            preprocessing=trained.preprocessing,
-            calibration=calibration,
-            name=f"{run.dataset.name}-{name}",
-            metrics={"measured on": run.measured_on, **figures},
-            split_fingerprint=run.split.fingerprint,
-            data_note=run.dataset.note,
-            created_ms=int(time.time() * 1000),
-        )
-    processes(run.device).wait_for_everyone()
-    return bundle.fingerprint(folder)
 
 
 def _report(run: Run, models: Mapping[str, ModelReport], plain: list[Baseline]) -> Report:

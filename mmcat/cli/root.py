@@ -49,6 +49,9 @@ COMMANDS = (
     Command("config", "config", "show every setting with where its value comes from", RUN),
     Command("data", "data", "check a folder of listings before training on it", MAKE),
     Command("train", "train", "train a bundle on the simulated shop or on a folder of listings", MAKE),
+    Command("compare", "compare", "several models over several seeds on one split, with intervals", MAKE),
+    Command("evaluate", "evaluate", "every figure of a bundle on held listings, with an HTML report", MAKE),
+    Command("bundle", "bundle", "show a bundle, verify it, or tell how two differ", MAKE),
 )
 
 

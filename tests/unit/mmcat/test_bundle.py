@@ -9,12 +9,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from mmcat import bundle
-from mmcat.errors import BundleError
+from mmcat.errors import BundleError, ModelError
+from mmcat.listing import ImageStatus
 from mmcat.model import CategoryModel
+from mmcat.reference import Reference
 from mmcat.taxonomy import Taxonomy
 from tests.support.tiny import CREATED_MS, TinyParts, make_tiny_bundle, tiny_parts
 
@@ -116,7 +119,7 @@ def test_an_older_bundle_is_replaced_and_nothing_lies_beside(tmp_path: Path) -> 
 
 def test_a_failed_write_leaves_the_old_bundle_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_tiny_bundle(tmp_path / "b", modality="text", name="old")
-    for step in ("save_file", "_card", "_sync"):
+    for step in ("save_file", "model_card", "_sync"):
         with monkeypatch.context() as patch:
             patch.setattr(bundle, step, _disk_full)
             with pytest.raises(OSError, match="disk full"):
@@ -204,7 +207,9 @@ def _other_weights(folder: Path) -> None:
         (_not_json, "bundle.json is not JSON"),
         (_a_list, "format version None"),
         (_other_weights, "weights do not fit"),
-        (lambda folder: _edit(folder, format_version=1), "format version 1, and this mmcat reads 2"),
+        (lambda folder: _edit(folder, format_version=1), "format version 1, and this mmcat reads 2: train it again"),
+        (lambda folder: _edit(folder, format_version=3), "format version 3, and this mmcat reads 2: update mmcat"),
+        (lambda folder: _edit(folder, reference={}), "reference cannot be read"),
         (lambda folder: _edit(folder, surprise=1), "surprise"),
         (lambda folder: _edit(folder, calibration=None), "calibration"),
         (lambda folder: _edit(folder, calibration={}), "calibration cannot be read"),
@@ -253,3 +258,44 @@ def test_parts_that_do_not_belong_together_are_not_written(tmp_path: Path) -> No
         with pytest.raises(BundleError, match=message):
             _write(tmp_path / "b", parts, **change)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_reference_comes_back_and_the_card_says_what_there_is(tmp_path: Path) -> None:
+    parts = tiny_parts("text")
+    answers, probabilities = np.array([0, 0, 11]), np.array([0.2, 1.0, 0.999])
+    photos = [ImageStatus.USED, ImageStatus.ABSENT, ImageStatus.USED]
+    reference = Reference.of(parts.taxonomy, answers, probabilities, photos)
+    metrics = {
+        "measured on": "test",
+        "path_accuracy": 0.5,
+        "level_accuracy": [0.9, None, 0.5, 0.25],
+        "withheld": {"image": 0.125},
+        "by_training_rows": [["under 10", 12, 0.375], ["10 and more", 0, None]],
+    }
+    changes = {"metrics": metrics, "reference": reference, "label_note": "2.1 % are wrong"}
+    _write(tmp_path / "b", parts, **changes)
+    loaded = bundle.load(tmp_path / "b")
+    assert loaded.reference == reference
+    assert reference.paths == {"fashion>shoes": 2, "vouchers": 1}
+    assert reference.photos == {"absent": 1, "used": 2}
+    assert (reference.probabilities[4], reference.probabilities[-1], reference.rows) == (1, 2, 3)
+    card = (tmp_path / "b" / "README.md").read_text()
+    for said in ("2.1 % are wrong", "| 4 | 0.250 |", "| 2 | no rows |", "| photo withheld | 0.125 |", "3 answers"):
+        assert said in card
+    assert "| under 10 | 12 | 0.375 |" in card
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"paths": {"a": -1}}, "counts"),
+        ({"probabilities": [1]}, "20 bins"),
+        ({"photos": {"lost": 1}}, "known"),
+        ({"photos": {"used": 2}}, "same rows"),
+    ],
+)
+def test_histograms_that_cannot_be_are_refused(change: dict[str, object], message: str) -> None:
+    good: dict[str, object] = {"paths": {"a": 1}, "probabilities": [0] * 19 + [1], "photos": {"used": 1}}
+    assert Reference.from_json(good).rows == 1
+    with pytest.raises(ModelError, match=message):
+        Reference.from_json(good | change)

@@ -1,13 +1,14 @@
 """A whole run on a small folder: four bundles that load and answer, features once, the same weights from one seed."""
 
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from mmcat import Categorizer, Listing
+from mmcat import Categorizer, Listing, bundle
 from tests.unit.training.small import small_recipe, write_encoders, write_folder
 from training.data import Dataset
 from training.features import FeatureCache
@@ -15,7 +16,7 @@ from training.ledger import looks
 from training.progress import Quiet
 from training.readers.folder import read_folder
 from training.report import Report
-from training.splits import split_file
+from training.splits import Split, split_file
 from training.steps import EncoderSteps
 from training.train import MODELS, Options, train
 
@@ -120,3 +121,23 @@ def test_other_weights_or_titles_are_other_features(encoders: Path, dataset: Dat
     next(found.model.text_encoder.parameters()).data.add_(0.1)
     cache.text(dataset, found.model, found.tokenizer, found.preprocessing, Quiet())
     assert len(list(tmp_path.glob("text-*-float16"))) == 3
+
+
+def test_a_bundle_holds_the_histograms_of_what_it_answers_to_its_calibration_part(
+    report: Report, dataset: Dataset, cache: Path
+) -> None:
+    split = Split.load(next(cache.glob("*.split.json")))
+    rows = [dataset.rows[row] for row in split.rows("calibrate", dataset)]
+    listings = [Listing(row.id, title=row.title, image=row.photo() if row.photo else None) for row in rows]
+    results = Categorizer.load(report.bundle("cross"), device="cpu").categorize(listings)
+    reference = bundle.load(report.bundle("cross")).reference
+    assert reference is not None
+    assert reference.paths == Counter(">".join(node.id for node in result.path) for result in results)
+    assert reference.photos == {"used": len(rows)}
+    assert reference.probabilities == tuple(np.histogram([one.probability for one in results], 20, (0, 1))[0])
+
+
+def test_the_card_tells_the_tail_the_missing_modalities_and_the_labels(report: Report) -> None:
+    card = (report.bundle("cross") / "README.md").read_text()
+    for said in ("| under 10 |", "| photo withheld |", "variant", "calibration part", "| kakao_score_expected |"):
+        assert said in card

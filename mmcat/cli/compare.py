@@ -1,0 +1,114 @@
+"""`mmcat compare`: several models over several seeds on one split, as Markdown tables with intervals, and plots."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from mmcat.cli.bundles import FEATURES, home
+from mmcat.cli.interrupts import interruptible
+from mmcat.cli.test_looks import note_test_look
+from mmcat.cli.texts import CommandError, new_app, say
+from mmcat.cli.train import SHOP
+
+if TYPE_CHECKING:
+    from training.compare.learners import FeatureLearner
+    from training.progress import Progress
+
+RUNS = "comparisons"
+"""Under `home()`: held-out answers of finished runs, and the tables."""
+
+app = new_app()
+
+
+@app.command()
+def compare(
+    data: Annotated[str, typer.Argument(metavar="shop|FOLDER", help="The simulated shop, or a folder of listings.")],
+    plan: Annotated[Path | None, typer.Option(metavar="FILE", help="The flags below as YAML; flags win.")] = None,
+    models: Annotated[str, typer.Option(help="Separated by commas: text, image, concat, late, cross.")] = "",
+    blocks: Annotated[str, typer.Option(help="Of cross-attention, separated by commas; default: the recipe's.")] = "",
+    heads: Annotated[str, typer.Option(help="Of cross-attention, separated by commas; default: the recipe's.")] = "",
+    seeds: Annotated[int | None, typer.Option(min=1, help="Of the weights, from 0; default 5.")] = None,
+    part: Annotated[
+        Literal["select", "test"] | None, typer.Option(help="What is measured; test is for what will be reported.")
+    ] = None,
+    title_column: Annotated[str, typer.Option(help="Column of listings.tsv that holds the titles.")] = "title",
+    encoders: Annotated[
+        str | None, typer.Option(metavar="FOLDER|NAME", help="Pretrained encoders, for a folder.")
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="By name or file; default: shop_demo or fashion_cpu.")] = "",
+    count: Annotated[int | None, typer.Option(min=100, help="Listings of the shop; default: the usual number.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="For tables and plots; else MMCAT_HOME.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> None:
+    """Compare models on one split: accuracy over seeds, and differences with intervals over groups of listings.
+
+    The best cross-attention, its rival and the best plain baseline are chosen on the part select, never on test.
+    Finished runs are kept: a comparison that was stopped goes on where it was.
+
+    \b
+    Examples:
+      mmcat compare listings/ --title-column hard_title --encoders weights/ --seeds 5
+      mmcat compare listings/ --encoders weights/ --models cross --blocks 1,2,6 --heads 1,2,4 --seeds 3
+      mmcat compare shop --models text,image,concat,late,cross --part select
+    """
+    if data != SHOP and not Path(data).is_dir():
+        raise CommandError(f"there is no folder {data}; the simulated shop is called {SHOP}")
+    from mmcat.cli.progress import StderrProgress
+    from training.compare.kept import Kept
+    from training.compare.plan import Plan
+    from training.compare.runs import run
+    from training.compare.tables import write_comparison
+
+    given: dict[str, Any] = {"seeds": seeds, "part": part} | {
+        name: value.split(",") for name, value in (("models", models), ("blocks", blocks), ("heads", heads)) if value
+    }
+    asked = Plan.load(plan) if plan is not None else Plan()
+    flags = {name: value for name, value in given.items() if value is not None}
+    asked = Plan.check(asked.model_dump(mode="json") | flags, "the comparison")
+    with interruptible(), StderrProgress() as progress:
+        learner = _learner(data, title_column, encoders, recipe, count, seed, device, progress)
+        if asked.part not in learner.split.parts:
+            raise CommandError(f"the split of {learner.dataset.name} has no part {asked.part}: compare on select")
+        runs = run(asked, learner, Kept(home() / RUNS / "runs"), progress, note_test_look)
+    folder = out or home() / RUNS / f"{learner.dataset.name}-{learner.split.fingerprint[:12]}-{asked.part}"
+    print(write_comparison(runs, folder))
+    say(f"comparison.md and its plots are in {folder}")
+
+
+def _learner(
+    data: str,
+    title_column: str,
+    encoders: str | None,
+    recipe: str,
+    count: int | None,
+    seed: int,
+    device: str,
+    progress: "Progress",
+) -> "FeatureLearner":
+    from training.compare.learners import feature_learner
+    from training.recipe import Recipe
+    from training.splits import NO_TEST, SHARES
+
+    if data == SHOP:
+        from training.readers.shop import shop_dataset
+        from training.shop.shop import ShopConfig
+        from training.train import SHOP_LISTINGS
+
+        dataset, shares = shop_dataset(ShopConfig(split="train"), count or SHOP_LISTINGS), NO_TEST
+    else:
+        from training.readers.folder import read_folder
+
+        dataset, shares = read_folder(Path(data), title_column), SHARES
+    named = Recipe.load(recipe or ("shop_demo" if data == SHOP else "fashion_cpu"))
+    return feature_learner(
+        dataset,
+        named,
+        encoders=encoders,
+        cache=home() / FEATURES,
+        progress=progress,
+        shares=shares,
+        seed=seed,
+        device=device,
+    )

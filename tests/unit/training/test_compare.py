@@ -1,0 +1,186 @@
+"""A whole comparison on a tiny data set: resumed where it was stopped, chosen on `select`, told in tables."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.unit.training.small import small_recipe, write_encoders, write_folder
+from training.compare.kept import Arrays, Kept
+from training.compare.learners import FeatureLearner, feature_learner
+from training.compare.plan import Plan, Variant
+from training.compare.runs import Runs, run
+from training.compare.standings import Judge, Standing
+from training.compare.tables import write_comparison
+from training.data import Dataset
+from training.errors import RecipeError
+from training.figures.bootstrap import mean_interval
+from training.progress import Quiet
+from training.readers.folder import read_folder
+from training.splits import Split
+
+PLAN = Plan(models=("text", "image", "concat", "late", "cross"), blocks=(1, 2), seeds=2, part="test")
+
+
+class Looks:
+    """Remembers who looked at the test part."""
+
+    def __init__(self) -> None:
+        self.purposes: list[str] = []
+
+    def __call__(self, dataset: Dataset, split: Split, *, recipe: Mapping[str, Any], model: str, purpose: str) -> None:
+        self.purposes.append(purpose)
+
+
+@pytest.fixture(scope="module")
+def learner(tmp_path_factory: pytest.TempPathFactory) -> FeatureLearner:
+    root = tmp_path_factory.mktemp("compare")
+    recipe = small_recipe().model_copy(update={"baselines": True})
+    recipe = recipe.model_copy(update={"fusion": recipe.fusion.model_copy(update={"epochs": 4})})
+    dataset = read_folder(write_folder(root / "small"))
+    return feature_learner(
+        dataset, recipe, encoders=write_encoders(root / "encoders"), cache=root / "cache", progress=Quiet()
+    )
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Kept:
+    return Kept(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def runs(learner: FeatureLearner, kept: Kept) -> Runs:
+    return run(PLAN, learner, kept, Quiet(), Looks())
+
+
+class Counting:
+    """A learner that counts what it is asked to train."""
+
+    def __init__(self, learner: FeatureLearner) -> None:
+        self._learner, self.trained = learner, list[tuple[str, int]]()
+        self.dataset, self.split, self.recipe = learner.dataset, learner.split, learner.recipe
+
+    def facts(self, variant: Variant | None) -> Mapping[str, Any]:
+        return self._learner.facts(variant)
+
+    def there(self, part: str) -> Mapping[str, Any]:
+        return self._learner.there(part)
+
+    def learn(self, variant: Variant, seed: int, parts: tuple[str, ...]) -> Arrays:
+        self.trained.append((variant.name, seed))
+        if len(self.trained) == 3:
+            raise KeyboardInterrupt
+        return self._learner.learn(variant, seed, parts)
+
+    def plain(self, part: str) -> Arrays:
+        return self._learner.plain(part)
+
+
+def test_a_comparison_that_was_stopped_goes_on_from_the_next_run(learner: FeatureLearner, tmp_path: Path) -> None:
+    plan, counting = Plan(models=("text", "concat"), seeds=2), Counting(learner)
+    with pytest.raises(KeyboardInterrupt):
+        run(plan, counting, Kept(tmp_path), Quiet(), Looks())
+    run(plan, counting, Kept(tmp_path), Quiet(), Looks())
+    assert counting.trained == [("text", 0), ("text", 1), ("concat", 0), ("concat", 0), ("concat", 1)]
+    run(plan, counting, Kept(tmp_path), Quiet(), Looks())
+    assert len(counting.trained) == 5
+    fusion = learner.recipe.fusion.model_copy(update={"lr": 0.02})
+    again = Counting(replace(learner, recipe=learner.recipe.model_copy(update={"fusion": fusion})))
+    with pytest.raises(KeyboardInterrupt):
+        run(plan, again, Kept(tmp_path), Quiet(), Looks())
+    assert again.trained[0] == ("text", 0)
+
+
+def test_a_file_cut_off_half_way_is_made_again(tmp_path: Path) -> None:
+    kept = Kept(tmp_path)
+    made, was_there = kept.get({"seed": 1}, lambda: {"a": np.arange(3)})
+    assert not was_there
+    file = next(tmp_path.iterdir())
+    file.write_bytes(file.read_bytes()[:-8])
+    again, was_there = kept.get({"seed": 1}, lambda: {"a": np.arange(3)})
+    assert not was_there
+    assert (again["a"] == made["a"]).all()
+    assert kept.get({"seed": 1}, dict)[1]
+
+
+def test_a_look_at_the_test_part_is_told_and_no_other(learner: FeatureLearner, kept: Kept, runs: Runs) -> None:
+    looks = Looks()
+    run(PLAN, learner, kept, Quiet(), looks)
+    assert len(looks.purposes) == 1
+    assert "cross, 2 blocks over 2 seeds" in looks.purposes[0]
+    run(PLAN.model_copy(update={"part": "select"}), learner, kept, Quiet(), looks)
+    assert len(looks.purposes) == 1
+
+
+def test_the_tables_say_every_model_and_every_difference(runs: Runs, tmp_path: Path) -> None:
+    text = write_comparison(runs, tmp_path / "out")
+    for name in ("text", "image", "concat", "late", "cross, 1 block", "cross, 2 blocks", "plain title_and_photo"):
+        assert f"| {name} |" in text
+    for said in ("best rival", "best single", "best plain", "four argmaxes", "photo withheld − text", "±", "smallest"):
+        assert said in text
+    assert (tmp_path / "out" / "comparison.md").read_text() == text
+    for plot in ("path-accuracy.svg", "differences.svg"):
+        assert "cross, 1 block" in (tmp_path / "out" / plot).read_text()
+
+
+def test_figures_are_those_of_the_kept_logits(runs: Runs) -> None:
+    judge = Judge(runs)
+    concat = next(one for one in judge.standings() if one.name == "concat")
+    dataset = runs.learner.dataset
+    targets = dataset.targets[runs.learner.split.rows("test", dataset)]
+    assert [metrics.path_accuracy for metrics in concat.metrics] == [right.mean() for right in concat.right]
+    assert concat.interval.value == pytest.approx(np.mean([right.mean() for right in concat.right]))
+    assert len(concat.right[0]) == len(targets) == len(judge.groups)
+    assert set(concat.withheld) == {"image", "text"}
+
+
+def test_rivals_are_chosen_on_select_whatever_the_measured_part_says(runs: Runs) -> None:
+    judge = Judge(runs)
+
+    def standing(name: str, select: float, right: bool, crosses: bool = False) -> Standing:
+        hits = np.full(len(judge.groups), right)
+        return Standing(name, (select,), (hits,), mean_interval(hits, judge.groups), crosses=crosses)
+
+    found = judge.differences(
+        [
+            standing("cross, 1 block", 0.9, False, crosses=True),
+            standing("cross, 2 blocks", 0.1, True, crosses=True),
+            standing("concat", 0.8, False),
+            standing("late", 0.7, True),
+        ],
+        [standing("plain photo", 0.5, True)],
+    )
+    assert {one.ours for one in found} == {"cross, 1 block"}
+    roles = {one.theirs: one.role for one in found}
+    assert (roles["concat"], roles["late"], roles["plain photo"]) == ("best rival", "", "best plain")
+    assert {one.theirs: one.interval.value for one in found}["late"] == -1.0
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"models": ["crss"]}, "each once of text, image"),
+        ({"models": ["text", "text"]}, "each once of"),
+        ({"blocks": [13]}, "blocks"),
+        ({"seeds": 0}, "seeds"),
+        ({"seed": 1}, "seed"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused_in_one_sentence(data: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message) as caught:
+        Plan.check(data, "plan.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_plan_reads_from_yaml_and_crosses_blocks_with_heads(tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_text("models: [late, cross]\nblocks: [1, 2]\nheads: [1, 4]\nseeds: 3\n")
+    plan = Plan.load(tmp_path / "plan.yaml")
+    assert [variant.name for variant in plan.trained] == [
+        "cross, 1 block, 1 head", "cross, 1 block, 4 heads", "cross, 2 blocks, 1 head", "cross, 2 blocks, 4 heads",
+        "text", "image",
+    ]  # fmt: skip
+    with pytest.raises(RecipeError, match="cannot be read"):
+        Plan.load(tmp_path / "none.yaml")

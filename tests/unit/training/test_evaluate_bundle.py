@@ -1,0 +1,113 @@
+"""A bundle on a part of its data: figures are those of its answers, files are whole, wrong splits are refused."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from mmcat import Categorizer, Listing
+from mmcat.cli import main
+from tests.unit.training.small import lines, small_recipe, write_encoders, write_folder
+from training.figures.contest import read_csv
+from training.readers.folder import read_folder
+from training.report import Report
+from training.train import Options, train
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained run under `out`, its data under `small`, and what the program keeps."""
+    root = tmp_path_factory.mktemp("home")
+    folder, encoders = write_folder(root / "small"), write_encoders(root / "encoders")
+    options = Options(device="cpu")
+    train(
+        read_folder(folder), small_recipe(), root / "out", encoders=encoders, cache=root / "features", options=options
+    )
+    return root
+
+
+def evaluate(home: Path, monkeypatch: pytest.MonkeyPatch, *options: str, data: str = "small") -> int:
+    monkeypatch.setenv("MMCAT_HOME", str(home))
+    out = str(home / "evaluation")
+    return main(["evaluate", str(home / "out" / "cross"), "--data", str(home / data), "--out", out, *options])
+
+
+def test_every_file_says_what_the_bundle_answers(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(home, monkeypatch, "--part", "test", "--json", "--no-suspects") == 0
+    heard = capsys.readouterr()
+    said = json.loads(heard.out)
+    assert "looking at the test part" in heard.err
+    held = dict(Report.read(home / "out").held)
+    rows = [row for row in read_folder(home / "small").rows if row.id in held]
+    listings = [Listing(row.id, title=row.title, image=row.photo() if row.photo else None) for row in rows]
+    results = Categorizer.load(home / "out" / "cross", device="cpu").categorize(listings)
+    right = [tuple(node.id for node in result.path) == held[result.listing_id] for result in results]
+    assert said["path_accuracy"] == pytest.approx(sum(right) / len(right), abs=1e-4)
+    assert said["exists"] == 1.0
+    assert said["path_accuracy_interval"]["low"] <= said["path_accuracy"] <= said["path_accuracy_interval"]["high"]
+    assert set(said["withheld"]) == {"image", "text"}
+    assert said["official_score"] == pytest.approx(said["kakao_score_expected"], abs=1e-4)
+    answers = read_csv(home / "evaluation" / "contest.csv")
+    assert answers.keys() == held.keys()
+    assert {len(ids) for ids in answers.values()} == {4}
+    written = json.loads((home / "evaluation" / "evaluation.json").read_text())
+    assert written == {name: value for name, value in said.items() if name not in ("official_score", "files")}
+    run = json.loads((home / "evaluation" / "run.json").read_text())
+    assert (run["recipe"]["name"], run["split"]["part"]) == ("small", "test")
+
+
+def test_the_report_is_one_file_that_asks_for_nothing(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(home, monkeypatch, "--part", "test") == 0
+    assert "path accuracy, photo withheld" in capsys.readouterr().out
+    page = (home / "evaluation" / "evaluation.html").read_text()
+    sources = re.findall(r"(?:src|href|url)\s*=?\s*[\"'(]([^\"')]*)", page)
+    assert sources
+    assert all(source.startswith("data:image/jpeg;base64,") for source in sources)
+    assert "<script" not in page
+    assert page.count("<svg") == 2
+    assert "Suspected labels" in page
+
+
+def test_select_is_no_look_at_the_test_part(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(home, monkeypatch, "--json", "--no-suspects") == 0
+    heard = capsys.readouterr()
+    assert json.loads(heard.out)["part"] == "select"
+    assert "test part" not in heard.err
+    assert "Not looked for in this run" in (home / "evaluation" / "evaluation.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "data", "message"),
+    [
+        (["--seed", "5"], "small", "give the seed it was trained with"),
+        ([], "fewer", "other paths|was trained on the split"),
+        ([], "nowhere", "no folder"),
+    ],
+)
+def test_another_split_or_data_set_is_refused_in_one_sentence(
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    data: str,
+    message: str,
+) -> None:
+    if data == "fewer" and not (home / "fewer").exists():
+        write_folder(home / "fewer", lines(60))
+    assert evaluate(home, monkeypatch, *options, data=data) == 1
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert re.search(message, said)
+
+
+def test_titles_of_another_column_are_told(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(home, monkeypatch, "--title-column", "hard_title", "--json", "--no-suspects") == 0
+    assert "the bundle was trained on: 90 listings of the folder small, column title" in capsys.readouterr().err

@@ -1,0 +1,164 @@
+"""Trains one variant on features that all variants share, and says what it makes of the held parts.
+
+The encoders are frozen, so they are made or loaded once, and features are computed once. After train.py's steps 1
+and 2; before runs.py, which takes a Learner as it is.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+import mmcat.model
+import training.baselines
+import training.fusion
+from mmcat.model import ModelConfig
+from training.baselines import plain_answers
+from training.compare.kept import Arrays, code_digest
+from training.compare.plan import Variant
+from training.data import Dataset
+from training.errors import RecipeError
+from training.features import FeatureCache, fingerprint, titles
+from training.fusion import Inputs, Withheld, learn, logits
+from training.progress import Progress
+from training.recipe import Recipe
+from training.splits import SHARES, Split, frozen_split
+from training.steps import Encoders, EncoderSteps
+from training.train import MODELS
+
+WITHHELD: tuple[Withheld, ...] = ("image", "text")
+
+
+class Learner(Protocol):
+    """What a comparison needs of the training that it compares."""
+
+    @property
+    def dataset(self) -> Dataset: ...
+    @property
+    def split(self) -> Split: ...
+    @property
+    def recipe(self) -> Recipe: ...
+
+    def facts(self, variant: Variant | None) -> Mapping[str, Any]:
+        """All that a run depends on besides its seed; of None: the plain baselines."""
+
+    def there(self, part: str) -> Mapping[str, Any]:
+        """By "text" and "image": bool [rows of the part], whether the listing has it."""
+
+    def learn(self, variant: Variant, seed: int, parts: tuple[str, ...]) -> Arrays:
+        """Trains and gives level logits as "PART.LEVEL", with a modality withheld as "PART without image.LEVEL"."""
+
+    def plain(self, part: str) -> Arrays:
+        """What each plain baseline answers to the part: taxonomy rows by name."""
+
+
+@dataclass(frozen=True)
+class FeatureLearner:
+    """Learns on cached features of frozen encoders, as train.py does."""
+
+    dataset: Dataset
+    split: Split
+    recipe: Recipe
+    encoders: Encoders
+    inputs: Inputs
+    progress: Progress
+    device: str
+
+    def facts(self, variant: Variant | None) -> dict[str, Any]:
+        made = self.encoders.model
+        text = hashlib.sha256("\n".join(titles(self.dataset, self.encoders.preprocessing)).encode())
+        shared = {
+            "split": self.split.fingerprint,
+            "titles": text.hexdigest(),
+            "encoders": [fingerprint(one) for one in (made.text_encoder, made.image_encoder) if one is not None],
+            "preprocessing": self.encoders.preprocessing.to_json(),
+            "shape": made.config.to_json(),
+        }
+        if variant is None:
+            return shared | {"code": code_digest(str(training.baselines.__file__))}
+        return shared | {
+            "model": [*MODELS[variant.model]],
+            "recipe": self.recipe.fusion.model_dump(mode="json"),
+            "blocks": variant.blocks,
+            "heads": variant.heads,
+            "code": code_digest(str(mmcat.model.__file__), str(training.fusion.__file__)),
+        }
+
+    def there(self, part: str) -> dict[str, Any]:
+        rows = self.split.rows(part, self.dataset)
+        found = {"text": self.inputs.text, "image": self.inputs.image}
+        return {name: np.ones(len(rows), np.bool_) if one is None else one.there[rows] for name, one in found.items()}
+
+    def learn(self, variant: Variant, seed: int, parts: tuple[str, ...]) -> Arrays:
+        modality, _ = MODELS[variant.model]
+        if variant.model in self.encoders.singles:
+            model = self.encoders.singles[variant.model]  # trained whole in step 1 or 2, of which there is one
+        else:
+            model = learn(
+                self._config(variant),
+                self.inputs,
+                self.split.rows("train", self.dataset),
+                self.split.rows("select", self.dataset),
+                self.recipe.fusion,
+                seed=seed,
+                progress=self.progress,
+                stage=f"{variant.name}, seed {seed}",
+                device=self.device,
+            ).model
+        found: Arrays = {}
+        for part in parts:
+            for withheld in (None, *(WITHHELD if modality == "both" else ())):
+                name = part if withheld is None else f"{part} without {withheld}"
+                levels = logits(model, self.inputs, self.split.rows(part, self.dataset), withheld)
+                found |= {f"{name}.{level}": level_NC for level, level_NC in enumerate(levels)}
+        return found
+
+    def plain(self, part: str) -> Arrays:
+        if self.inputs.text is None or self.inputs.image is None:
+            return {}
+        texts = titles(self.dataset, self.encoders.preprocessing)
+        train_rows, held_rows = (self.split.rows(name, self.dataset) for name in ("train", part))
+        vectors = (self.inputs.text, self.inputs.image)
+        return dict(plain_answers(texts, vectors, self.dataset.targets, train_rows, held_rows, self.progress))
+
+    def _config(self, variant: Variant) -> ModelConfig:
+        config = self.encoders.config(*MODELS[variant.model])
+        return replace(config, blocks=variant.blocks or config.blocks, heads=variant.heads or config.heads)
+
+
+def feature_learner(
+    dataset: Dataset,
+    recipe: Recipe,
+    *,
+    encoders: str | Path | None,
+    cache: Path,
+    progress: Progress,
+    shares: Mapping[str, float] = SHARES,
+    seed: int = 0,
+    device: str = "cpu",
+) -> FeatureLearner:
+    """Makes or loads the encoders and computes features that are not cached; blocks for minutes.
+
+    Args:
+        seed: of the split, and of encoders that are trained from nothing.
+
+    Raises:
+        RecipeError: the split has no part to measure on.
+    """
+    split = frozen_split(dataset, cache, seed, shares)
+    if not len(split.rows("select", dataset)):
+        raise RecipeError(f"{dataset.name} is too small to compare on: its part select has no rows")
+    if recipe.fusion.tune.image_blocks or recipe.fusion.tune.text_layers:
+        raise RecipeError(f"{recipe.name} tunes encoders, and a comparison shares them: set fusion.tune to 0 blocks")
+    train_rows, select_rows = (split.rows(part, dataset) for part in ("train", "select"))
+    steps = EncoderSteps(dataset, recipe, train_rows, select_rows, seed, progress, encoders=encoders, device=device)
+    made = steps.run()
+    features = FeatureCache(cache, recipe.features)
+    assert made.tokenizer is not None  # noqa: S101  the steps make encoders of both modalities
+    text = features.text(dataset, made.model, made.tokenizer, made.preprocessing, progress)
+    image = features.image(dataset, made.model, made.preprocessing, progress)
+    inputs = Inputs(dataset.taxonomy, dataset.targets, text, image)
+    return FeatureLearner(dataset, split, recipe, made, inputs, progress, device)

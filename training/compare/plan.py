@@ -1,0 +1,103 @@
+"""What is compared: models, numbers of blocks and heads, seeds, the part that is measured; the first step."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from training.errors import RecipeError
+from training.train import MODELS
+
+LATE = "late"  # joins the probabilities of "text" and "image": nothing of its own is trained
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One model to be trained; blocks and heads only where a model has them, None: the recipe's."""
+
+    model: str
+    blocks: int | None = None
+    heads: int | None = None
+
+    @property
+    def name(self) -> str:
+        """As it stands in tables."""
+        blocks = "" if self.blocks is None else f", {self.blocks} block{'s' * (self.blocks > 1)}"
+        heads = "" if self.heads is None else f", {self.heads} head{'s' * (self.heads > 1)}"
+        return f"{self.model}{blocks}{heads}"
+
+    @property
+    def crosses(self) -> bool:
+        """Whether it is a cross-attention, with blocks and heads."""
+        return self.model.startswith("cross")
+
+
+class Plan(BaseModel):
+    """A comparison.
+
+    Args:
+        models: of training.train.MODELS, and "late" for the late fusion of text's and image's probabilities.
+        blocks, heads: every pair of them for each cross-attention; empty: the recipe's own.
+        seeds: of the weights, 0 … seeds - 1; the split has one seed for all.
+        part: what is measured; rivals are chosen on `select` in any case.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    models: Annotated[tuple[str, ...], Field(min_length=1)] = ("text", "image", "concat", LATE, "cross")
+    blocks: tuple[Annotated[int, Field(ge=1, le=12)], ...] = ()
+    heads: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    seeds: Annotated[int, Field(ge=1)] = 5
+    part: Literal["select", "test"] = "select"
+
+    @field_validator("models")
+    @classmethod
+    def _known(cls, models: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in models if name not in MODELS and name != LATE]
+        if unknown or len(set(models)) != len(models):
+            raise ValueError(f"each once of {', '.join(MODELS)}, {LATE}; not {', '.join(unknown or models)}")
+        return models
+
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        """What is shown, in the order asked for; without the late fusion."""
+        return tuple(variant for name in self.models if name != LATE for variant in self._of(name))
+
+    @property
+    def trained(self) -> tuple[Variant, ...]:
+        """What must be trained: the late fusion needs both single modalities."""
+        needed = (Variant("text"), Variant("image")) if LATE in self.models else ()
+        return tuple(dict.fromkeys([*self.variants, *needed]))
+
+    def _of(self, name: str) -> Iterator[Variant]:
+        if not Variant(name).crosses:
+            yield Variant(name)
+            return
+        for blocks in self.blocks or (None,):
+            for heads in self.heads or (None,):
+                yield Variant(name, blocks, heads)
+
+    @classmethod
+    def load(cls, path: Path) -> "Plan":
+        """Reads a plan from YAML.
+
+        Raises:
+            RecipeError: unreadable, an unknown key, or a value out of range.
+        """
+        try:
+            data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise RecipeError(f"the plan {path} cannot be read: {' '.join(str(error).split())}") from error
+        return cls.check(data, str(path))
+
+    @classmethod
+    def check(cls, data: Any, source: str) -> "Plan":
+        """Checks values from a file or from flags; one sentence for all that is wrong."""
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            wrong = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'plan'}: {one['msg']}" for one in error.errors())
+            raise RecipeError(f"{source}: {wrong}") from error

@@ -1,0 +1,296 @@
+"""All that can be said of one bundle on one part of a data set: figures, intervals, missing modalities, mistakes.
+
+    bundle + data set ─> features (cached) ─> logits of the part ─> figures ─> Evaluation ─> pages/, JSON, contest CSV
+
+The threshold for a precision comes from the calibration part and is tried on the part that is looked at. Whoever looks
+at the test part says so through `on_test_look` first.
+
+After evaluate.py and the bundle; before pages/evaluation.py. `evaluate_folder` and `evaluate_shop` are what the program
+calls.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from mmcat import bundle as bundles
+from mmcat.bundle import LoadedBundle
+from training.data import Dataset
+from training.errors import DataError, TrainingError
+from training.evaluate import Metrics, measure_answers
+from training.export import answers_as_served, by_training_rows, training_counts
+from training.features import FeatureCache
+from training.figures.accuracy import whole_path_right
+from training.figures.answers import Answers
+from training.figures.bootstrap import Interval, mean_interval, paired_difference
+from training.figures.confidence import Accepted, accepted_at, threshold_for
+from training.figures.confusions import where_answers_leave
+from training.fusion import Inputs, Rows, Withheld
+from training.progress import Progress
+from training.readers.folder import read_folder
+from training.readers.shop import shop_dataset
+from training.report import Report
+from training.shop.shop import ShopConfig
+from training.splits import NO_TEST, SHARES, Split, frozen_split
+from training.train import SHOP_LISTINGS
+
+Part = Literal["select", "calibrate", "test"]
+PRECISION = 0.98
+FRESH_LISTINGS = 2_000  # of the shop's demo, unless told otherwise: a standard error of one point
+
+
+class OnTestLook(Protocol):
+    """Called before the truth of the test part is looked at."""
+
+    def __call__(self, dataset: Dataset, split: Split, *, recipe: Mapping[str, Any], model: str, purpose: str) -> None:
+        """`recipe` as JSON; `model` names whose answers are measured, `purpose` says what for."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One bundle on one part.
+
+    Args:
+        rows: numbers of the rows of `dataset` that were looked at; answers and `right` are in their order.
+        inputs: features of all rows of `dataset`.
+        path_accuracy: with its interval over groups.
+        decode_gain: best existing path minus four answers of their own.
+        withheld: figures with the photo ("image") or the title ("text") withheld, for bundles that read both.
+        accepted: at the threshold that gives PRECISION on the calibration part.
+        by_training_rows: (training rows of the true path, rows here, path accuracy).
+        leaves: where wrong answers leave the true path, as shares of all rows.
+        configuration: what was run: bundle, data, split, recipe.
+    """
+
+    bundle: LoadedBundle
+    dataset: Dataset
+    split: Split
+    part: Part
+    rows: Rows
+    inputs: Inputs
+    answers: Answers
+    right: npt.NDArray[np.bool_]
+    metrics: Metrics
+    path_accuracy: Interval
+    decode_gain: Interval
+    withheld: Mapping[str, Metrics]
+    accepted: Accepted
+    by_training_rows: list[tuple[str, int, Any]]
+    leaves: Mapping[str, float]
+    configuration: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Every figure."""
+        threshold = self.accepted.threshold
+        return {
+            "part": self.part,
+            **self.metrics.to_json(),
+            "path_accuracy_interval": asdict(self.path_accuracy),
+            "decode_minus_argmax": asdict(self.decode_gain),
+            "withheld": {name: metrics.to_json() for name, metrics in self.withheld.items()},
+            "at_precision": {
+                "wanted": PRECISION,
+                **asdict(self.accepted),
+                "threshold": threshold if np.isfinite(threshold) else None,
+            },
+            "by_training_rows": self.by_training_rows,
+            "leaves": dict(self.leaves),
+            "configuration": dict(self.configuration),
+        }
+
+
+def evaluate_folder(
+    bundle: Path,
+    folder: Path,
+    part: Part,
+    *,
+    title_column: str,
+    cache: Path,
+    progress: Progress,
+    on_test_look: OnTestLook,
+    seed: int | None = None,
+    device: str = "cpu",
+) -> Evaluation:
+    """Evaluates on a part of real listings (docs/data-format.md).
+
+    Args:
+        cache: of features and split files, the one that training used: what is there is not computed again.
+        seed: of the split; None: the training report's, else 0.
+
+    Raises:
+        DataError: the bundle was trained on another split, which would mix training rows into the part.
+    """
+    loaded, report = bundles.load(bundle), _report_of(bundle)
+    dataset = read_folder(folder, title_column)
+    split = frozen_split(dataset, cache, _seed(seed, report, 0), SHARES)
+    _check(loaded, split, dataset, progress)
+    if part == "test":
+        _tell(on_test_look, loaded, report, dataset, split)
+    features = _Features(loaded, report, cache, progress, device)
+    inputs = features.of(dataset)
+    subject = _subject(loaded, report, split, part, dataset, inputs)
+    return subject.evaluate(dataset, split.rows(part, dataset), inputs)
+
+
+def evaluate_shop(
+    bundle: Path,
+    part: Part,
+    *,
+    count: int,
+    cache: Path,
+    progress: Progress,
+    on_test_look: OnTestLook,
+    seed: int | None = None,
+    device: str = "cpu",
+) -> Evaluation:
+    """Evaluates on a part of the shop's training listings, or (part "test") on `count` listings of the demo's.
+
+    Args, raises: see `evaluate_folder`.
+    """
+    loaded, report = bundles.load(bundle), _report_of(bundle)
+    config = ShopConfig(seed=_seed(seed, report, ShopConfig().seed), split="train")
+    dataset = shop_dataset(config, SHOP_LISTINGS if report is None else sum(report.rows.values()))
+    split = frozen_split(dataset, cache, config.seed, NO_TEST)
+    _check(loaded, split, dataset, progress)
+    features = _Features(loaded, report, cache, progress, device)
+    inputs = features.of(dataset)
+    subject = _subject(loaded, report, split, part, dataset, inputs)
+    if part != "test":
+        return subject.evaluate(dataset, split.rows(part, dataset), inputs)
+    _tell(on_test_look, loaded, report, dataset, split)
+    fresh = shop_dataset(config.demo(), count)
+    return subject.evaluate(fresh, np.arange(len(fresh)), features.of(fresh))
+
+
+def _report_of(bundle: Path) -> Report | None:
+    """The report of the run that wrote the bundle, where it still stands beside it."""
+    try:
+        report = Report.read(bundle.resolve().parent)
+    except TrainingError:
+        return None
+    fingerprint = bundles.fingerprint(bundle)
+    return report if any(model.fingerprint == fingerprint for model in report.models.values()) else None
+
+
+def _tell(
+    on_test_look: OnTestLook, loaded: LoadedBundle, report: Report | None, dataset: Dataset, split: Split
+) -> None:
+    recipe = {} if report is None else dict(report.recipe)
+    on_test_look(dataset, split, recipe=recipe, model=f"{loaded.name} {loaded.fingerprint}", purpose="evaluate")
+
+
+def _seed(given: int | None, report: Report | None, usual: int) -> int:
+    if given is not None:
+        return given
+    return usual if report is None else report.seed
+
+
+def _check(loaded: LoadedBundle, split: Split, dataset: Dataset, progress: Progress) -> None:
+    if loaded.taxonomy != dataset.taxonomy:
+        raise DataError(f"{loaded.name} knows other paths than {dataset.name}: evaluate it on the data it was made for")
+    if loaded.split_fingerprint != split.fingerprint:
+        raise DataError(
+            f"{loaded.name} was trained on the split {loaded.split_fingerprint[:12]} and {dataset.name} with seed"
+            f" {split.seed} gives {split.fingerprint[:12]}: its training rows would be among those measured;"
+            " give the seed it was trained with"
+        )
+    if loaded.data_note != dataset.note:
+        progress.say(f"the bundle was trained on: {loaded.data_note}; this is: {dataset.note}")
+
+
+@dataclass(frozen=True)
+class _Features:
+    """Features by the bundle's own encoders; found on disk where training computed them with the same ones."""
+
+    loaded: LoadedBundle
+    report: Report | None
+    cache: Path
+    progress: Progress
+    device: str
+
+    def of(self, dataset: Dataset) -> Inputs:
+        """Of all rows."""
+        dtype = "fp32" if self.report is None else str(self.report.recipe["features"])
+        features, model = FeatureCache(self.cache, dtype), self.loaded.model.to(self.device)
+        preprocessing, text, image = self.loaded.preprocessing, None, None
+        if self.loaded.tokenizer is not None:
+            text = features.text(dataset, model, self.loaded.tokenizer, preprocessing, self.progress)
+        if model.config.reads_image:
+            image = features.image(dataset, model, preprocessing, self.progress)
+        return Inputs(dataset.taxonomy, dataset.targets, text, image)
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What is evaluated, apart from the rows it is evaluated on."""
+
+    loaded: LoadedBundle
+    report: Report | None
+    split: Split
+    part: Part
+    training_rows: Rows
+    threshold: float
+
+    def evaluate(self, dataset: Dataset, rows: Rows, inputs: Inputs) -> Evaluation:
+        if not len(rows):
+            raise DataError(f"the part {self.part} of {dataset.name} has no rows")
+        targets, taxonomy = dataset.targets[rows], dataset.taxonomy
+        answers = self._answers(inputs, rows)
+        right = answers.rows == targets
+        alone = answers.alone if answers.alone is not None else taxonomy.path_classes[answers.rows]
+        groups = group_labels(dataset, rows)
+        modalities: tuple[Withheld, ...] = ("image", "text") if self.loaded.model.config.modality == "both" else ()
+        return Evaluation(
+            bundle=self.loaded,
+            dataset=dataset,
+            split=self.split,
+            part=self.part,
+            rows=rows,
+            inputs=inputs,
+            answers=answers,
+            right=right,
+            metrics=measure_answers(answers, targets, taxonomy),
+            path_accuracy=mean_interval(right, groups),
+            decode_gain=paired_difference([right], [whole_path_right(alone, targets, taxonomy)], groups),
+            withheld={
+                modality: measure_answers(self._answers(inputs, rows, modality), targets, taxonomy)
+                for modality in modalities
+            },
+            accepted=accepted_at(self.threshold, answers.probabilities, right),
+            by_training_rows=by_training_rows(answers, targets, self.training_rows),
+            leaves=where_answers_leave(answers.rows, targets, taxonomy),
+            configuration=self._configuration(dataset),
+        )
+
+    def _answers(self, inputs: Inputs, rows: Rows, withhold: Withheld | None = None) -> Answers:
+        return answers_as_served(self.loaded.model, inputs, self.loaded.calibration, rows, withhold)
+
+    def _configuration(self, dataset: Dataset) -> dict[str, Any]:
+        loaded, split = self.loaded, self.split
+        return {
+            "bundle": {"name": loaded.name, "fingerprint": loaded.fingerprint, "created_ms": loaded.created_ms},
+            "model": loaded.model.config.to_json(),
+            "preprocessing": loaded.preprocessing.to_json(),
+            "data": {"name": dataset.name, "digest": dataset.digest, "note": dataset.note},
+            "split": {"fingerprint": split.fingerprint, "seed": split.seed, "part": self.part},
+            "recipe": None if self.report is None else dict(self.report.recipe),
+        }
+
+
+def _subject(
+    loaded: LoadedBundle, report: Report | None, split: Split, part: Part, dataset: Dataset, inputs: Inputs
+) -> _Subject:
+    """With the threshold of the calibration part."""
+    rows = split.rows("calibrate", dataset)
+    answers = answers_as_served(loaded.model, inputs, loaded.calibration, rows)
+    threshold = threshold_for(answers.probabilities, answers.rows == inputs.targets[rows], PRECISION)
+    return _Subject(loaded, report, split, part, training_counts(dataset, split), threshold)
+
+
+def group_labels(dataset: Dataset, rows: Rows) -> npt.NDArray[np.str_]:
+    """[len(rows)] labels to draw together; a listing without a group is one of its own."""
+    return np.array([dataset.rows[row].group or f"\0{dataset.rows[row].id}" for row in rows.tolist()])
