@@ -12,6 +12,7 @@ The modules, in the order of the data:
     photos.py       bytes → pixels, safely
     text.py         titles → token ids
     preparation.py  the CPU's part of a listing, the same for training and serving
+    family.py       which member of the model family, as plain data
     model.py        the model family, in one file that teaches
     pretrained.py   starting weights for its encoders (training only)
     paths.py        level scores → existing paths, stop included, and alternatives

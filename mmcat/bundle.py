@@ -26,7 +26,8 @@ from safetensors.torch import load_file, save_file
 
 from mmcat.calibration import Calibration
 from mmcat.errors import BundleError, MmcatError
-from mmcat.model import CategoryModel, ModelConfig
+from mmcat.family import ModelConfig
+from mmcat.model import CategoryModel
 from mmcat.model_card import model_card
 from mmcat.preparation import Preprocessing
 from mmcat.reference import Reference

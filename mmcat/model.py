@@ -5,7 +5,7 @@
     photo ──> ImageEncoder ─> image_BND ─┘                      ├─> level 3 logits  (class 0: stop)
                                                                 └─> level 4 logits  (class 0: stop)
 
-    modality text | image | both      fusion concat | cross | late       keys pooled | sequence
+Which of them a model is, family.py says.
 
 Axes, as suffixes of tensor names:
 
@@ -21,15 +21,14 @@ with the image. With pooled keys each modality is one vector (the paper's two ke
 its tokens and the photo the cells of ResNet50's last map. A missing modality is a learned token, so that every listing
 has an answer, and no listing's answer depends on its batch-mates.
 
-Peers to compare it with: "concat" joins the pooled vectors, "late" averages the probabilities of a text and an image
-model, each with its own temperature. A flat head answers whole paths instead of four levels.
+Peers to compare it with: fusion "concat" joins the pooled vectors; a flat head answers whole paths instead of four
+levels; late fusion joins the calibrated answers of a text and an image model outside of both (training/late_fusion.py).
 
-After text.py and photos.py (they make its inputs); before paths.py (logits → paths). Loads no weights by itself.
+After family.py, text.py and photos.py (they make its inputs); before paths.py (logits → paths). Loads no weights.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -37,119 +36,10 @@ from torch import Tensor, nn
 from torchvision.models import resnet50
 
 from mmcat.errors import ModelError
+from mmcat.family import TEXT_LAYERS, ModelConfig
 
-STAGE_WIDTHS = {"layer4": 2048, "layer3+layer4": 1024 + 2048}  # of a ResNet50 vector, by the stages it is pooled from
-TEXT_LAYERS = (0, 2, -1)  # of pooling "layers": the input embeddings, an early layer, the last
 LEVEL_WEIGHTS = (1.0, 1.2, 1.3, 1.4)  # the contest's: deeper levels count more
 IGNORED = -1  # target below a path's stop level
-
-
-# ── What kind of model ────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True, slots=True)
-class ModelConfig:
-    """Everything that decides the shape of a model; travels in the bundle as JSON.
-
-    Args:
-        classes: number of classes per level, stop included (`len` of each of `Taxonomy.classes`); or one number, that
-            of the paths, for a flat head.
-        modality: what the model reads.
-        fusion: how two modalities meet (ignored for one).
-        keys: "pooled": one vector per modality; "sequence": the title's tokens and the photo's cells.
-        text_encoder: a Hugging Face configuration as a dict, `model_type` included; None for modality "image".
-        text_pooling: how tokens become one vector: "cls", "mean" (over real tokens), "pooler" (BERT's own), or
-            "layers": the means of TEXT_LAYERS side by side, which keeps names that the encoder never learned apart.
-            With a sequence of keys nothing is pooled, and "layers" still says which states each token brings.
-        resnet_strides: "v1.5" (torchvision) or "v1" (Caffe, Keras): where a stage halves its input.
-        image_layers: the stages whose means make the photo's vector. "layer3+layer4" keeps textures that layer4,
-            trained for ImageNet's classes, has given up; their square roots stand side by side (power normalization,
-            Perronnin et al. 2010). With a sequence of keys layer4 gives the cells, and layer3 one more in front of
-            them: the mean and the deviation of its channels.
-        px: side of the photo.
-        grid: cells per side with a sequence of keys, px / 32 of them; 1 pools the photo all the same.
-        width: of the fusion; `heads` must divide it.
-        blocks: per stack of cross-attention.
-    """
-
-    classes: tuple[int, ...]
-    modality: Literal["text", "image", "both"] = "both"
-    fusion: Literal["concat", "cross", "late"] = "cross"
-    keys: Literal["pooled", "sequence"] = "pooled"
-    text_encoder: Mapping[str, Any] | None = None
-    text_pooling: Literal["cls", "mean", "pooler", "layers"] = "cls"
-    resnet_strides: Literal["v1", "v1.5"] = "v1.5"
-    image_layers: Literal["layer4", "layer3+layer4"] = "layer4"
-    px: int = 224
-    grid: int = 1
-    width: int = 768
-    blocks: int = 6
-    heads: int = 4
-    dropout: float = 0.1
-
-    def __post_init__(self) -> None:
-        allowed = {
-            "modality": ("text", "image", "both"),
-            "fusion": ("concat", "cross", "late"),
-            "keys": ("pooled", "sequence"),
-            "text_pooling": ("cls", "mean", "pooler", "layers"),
-            "resnet_strides": ("v1", "v1.5"),
-            "image_layers": tuple(STAGE_WIDTHS),
-        }
-        for name, values in allowed.items():
-            if getattr(self, name) not in values:
-                raise ModelError(f"{name} must be one of {', '.join(values)}, not {getattr(self, name)!r}")
-        if self.heads < 1 or self.width < 1 or self.width % self.heads:
-            raise ModelError(f"{self.heads} heads do not divide the width {self.width}")
-        if self.blocks < 1 or self.px < 32 or not 0 <= self.dropout < 1:
-            raise ModelError(f"out of range: blocks {self.blocks}, px {self.px} (≥ 32), dropout {self.dropout}")
-        if len(self.classes) not in (1, 4) or min(self.classes) < 1:
-            raise ModelError(f"four levels need four class counts (a flat head one), not {self.classes}")
-        if self.grid != 1 and (self.keys == "pooled" or self.px != 32 * self.grid):
-            raise ModelError(
-                f"a grid of {self.grid} × {self.grid} cells needs keys sequence and photos of {32 * self.grid} px, "
-                f"not keys {self.keys} and {self.px} px: ResNet50 gives one cell per 32 px"
-            )
-        if self.reads_text and self.text_encoder is None:
-            raise ModelError(f"modality {self.modality!r} needs a text_encoder configuration")
-
-    @property
-    def reads_text(self) -> bool:
-        return self.modality != "image"
-
-    @property
-    def reads_image(self) -> bool:
-        return self.modality != "text"
-
-    @property
-    def text_width(self) -> int:
-        """Width of the text encoder's vectors."""
-        config = self.text_encoder or {}
-        for name in ("hidden_size", "dim", "d_model"):  # Hugging Face's names for it
-            if name in config:
-                return int(config[name]) * (len(TEXT_LAYERS) if self.text_pooling == "layers" else 1)
-        raise ModelError("the text_encoder configuration names no hidden_size")
-
-    @property
-    def image_width(self) -> int:
-        """Width of the photo's vector, or of each of its cells."""
-        return STAGE_WIDTHS[self.image_layers if self.grid == 1 else "layer4"]
-
-    @property
-    def image_cells(self) -> int:
-        """Vectors per photo (N)."""
-        return 1 if self.grid == 1 else self.grid**2 + (self.image_layers == "layer3+layer4")
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "ModelConfig":
-        """The inverse of `to_json`; an unknown or missing key is a ModelError."""
-        known = {field.name for field in fields(cls)}
-        if set(data) != known:
-            raise ModelError(f"the model's configuration differs from what is known in {sorted(set(data) ^ known)}")
-        return cls(**{**data, "classes": tuple(data["classes"])})
 
 
 # ── Encoders: one modality → vectors ──────────────────────────────────────────────────────────────────────────────────
@@ -298,8 +188,6 @@ class Cells(nn.Module):
 class Fusion(nn.Module):
     """Vectors of the encoders → logits of each head. All that is trained on frozen encoders."""
 
-    late_temperatures: Tensor
-
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
@@ -315,11 +203,11 @@ class Fusion(nn.Module):
             self.text_blocks = nn.ModuleList(stack[: config.blocks])
             self.image_blocks = nn.ModuleList(stack[config.blocks :])
             self.mix = nn.Linear(2 * width, width)
-        if both and config.fusion == "late":
-            self.text_heads, self.image_heads = _heads(config, width), _heads(config, width)
-            self.register_buffer("late_temperatures", torch.ones(2))  # of text and image, fitted on held-out rows
-        else:
-            self.heads = _heads(config, 2 * width if both else width)
+        joined = 2 * width if both else width
+        self.heads = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(joined), nn.Dropout(config.dropout), nn.Linear(joined, count))
+            for count in config.classes
+        )
 
     def forward(
         self,
@@ -332,55 +220,25 @@ class Fusion(nn.Module):
         """See `CategoryModel.fuse`."""
         if self.config.modality == "text":
             text_BTW, mask_BT = _tokens(self.text_in, self.no_text, text_BTD, has_text_B, text_mask_BT)
-            return _classify(self.heads, _mean(text_BTW, mask_BT))
+            return self._classify(_mean(text_BTW, mask_BT))
         if self.config.modality == "image":
             image_BNW, mask_BN = _tokens(self.image_in, self.no_image, image_BND, has_image_B, None)
-            return _classify(self.heads, _mean(image_BNW, mask_BN))
+            return self._classify(_mean(image_BNW, mask_BN))
         text_BTW, mask_BT = _tokens(self.text_in, self.no_text, text_BTD, has_text_B, text_mask_BT)
         image_BNW, mask_BN = _tokens(self.image_in, self.no_image, image_BND, has_image_B, None)
         text_BW, image_BW = _mean(text_BTW, mask_BT), _mean(image_BNW, mask_BN)
-        if self.config.fusion == "late":
-            return self._late(text_BW, image_BW, has_text_B, has_image_B)
         if self.config.fusion == "concat":
-            return _classify(self.heads, torch.cat([text_BW, image_BW], dim=-1))
+            return self._classify(torch.cat([text_BW, image_BW], dim=-1))
         key_BKW = torch.cat([text_BTW, image_BNW], dim=1)
         mask_BK = torch.cat([mask_BT, mask_BN], dim=1)
         for text_block, image_block in zip(self.text_blocks, self.image_blocks, strict=True):
             text_BTW = text_block(text_BTW, key_BKW, mask_BK)
             image_BNW = image_block(image_BNW, key_BKW, mask_BK)
         seen_BW = self.mix(torch.cat([_mean(text_BTW, mask_BT), _mean(image_BNW, mask_BN)], dim=-1))
-        return _classify(self.heads, torch.cat([seen_BW, text_BW], dim=-1))
+        return self._classify(torch.cat([seen_BW, text_BW], dim=-1))
 
-    def _late(
-        self, text_BW: Tensor, image_BW: Tensor, has_text_B: Tensor | None, has_image_B: Tensor | None
-    ) -> list[Tensor]:
-        """Mean of both models' probabilities as log-probabilities; a missing modality leaves it to the other."""
-        has_B = torch.ones(len(text_BW), dtype=torch.bool, device=text_BW.device)
-        text_B = has_B if has_text_B is None else has_text_B.bool()
-        image_B = has_B if has_image_B is None else has_image_B.bool()
-        weight_2B = torch.stack([text_B | ~image_B, image_B | ~text_B]).to(text_BW.dtype)
-        log_weight_2B1 = (weight_2B / weight_2B.sum(0)).log().unsqueeze(-1)
-        of_text, of_image = self.late_temperatures.unbind()
-        return [
-            torch.logaddexp(
-                log_weight_2B1[0] + F.log_softmax(text_BC / of_text, dim=-1),
-                log_weight_2B1[1] + F.log_softmax(image_BC / of_image, dim=-1),
-            )
-            for text_BC, image_BC in zip(
-                _classify(self.text_heads, text_BW), _classify(self.image_heads, image_BW), strict=True
-            )
-        ]
-
-
-def _heads(config: ModelConfig, width: int) -> nn.ModuleList:
-    return nn.ModuleList(
-        nn.Sequential(nn.LayerNorm(width), nn.Dropout(config.dropout), nn.Linear(width, count))
-        for count in config.classes
-    )
-
-
-def _classify(heads: nn.ModuleList, vector_BV: Tensor) -> list[Tensor]:
-    return [head(vector_BV) for head in heads]  # S × [B, C]
+    def _classify(self, vector_BV: Tensor) -> list[Tensor]:
+        return [head(vector_BV) for head in self.heads]  # S × [B, C]
 
 
 def _tokens(

@@ -33,7 +33,7 @@ from training.views import augmented
 __all__ = ["FeatureCache", "Features", "fingerprint", "pixels", "titles"]
 
 Array = npt.NDArray[Any]
-_FORMAT = 2  # change it where the way of computing changes
+_FORMAT = 3  # change it where the way of computing changes
 _OF_TEXT = ("max_tokens", "text_fields")  # parts of Preprocessing that photos do not see
 _PHOTOS, _TITLES = 32, 64  # rows per run of the encoder: larger is no faster on a CPU
 _TITLE_BLOCK = 64 * _TITLES  # rows that are sorted by length and written together
@@ -100,7 +100,7 @@ class FeatureCache:
                     runs[row] = run_TD
             return np.concatenate(runs), np.array([[len(run_TD)] for run_TD in runs], np.int32)
 
-        facts = (fingerprint(_not_none(model.text_encoder)), model.config.text_pooling)
+        facts = (fingerprint(_not_none(model.text_encoder)), model.config.text_pooling, model.config.keys)
         digest, tokens = _started("text", facts), 0
         for seen in _token_bytes(dataset, tokenizer, preprocessing):
             digest.update(hashlib.sha256(seen).digest())
@@ -144,7 +144,8 @@ class FeatureCache:
             return image_KVND.reshape(-1, width), runs
 
         settings = {name: value for name, value in preprocessing.to_json().items() if name not in _OF_TEXT}
-        facts = (fingerprint(_not_none(model.image_encoder)), model.config.image_layers, json.dumps(settings), views)
+        shape = (model.config.image_layers, model.config.grid)
+        facts = (fingerprint(_not_none(model.image_encoder)), *shape, json.dumps(settings), views)
         digest = _started("image", facts)
         for row in dataset.rows:
             content = row.photo() if row.photo is not None else b""

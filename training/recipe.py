@@ -26,12 +26,19 @@ class Part(BaseModel):
 
 
 class PhotoRecipe(Part):
-    """How photos are cut, and which stages of the ResNet50 make their vector."""
+    """How photos are cut, and what of the ResNet50 makes their vectors.
+
+    Args:
+        layers, grid: see mmcat.family.ModelConfig; a grid needs `fusion.keys: sequence`.
+        views: of each photo in training: 1 as it is, 2 its mirror image too, more are cuts of it (training.views).
+    """
 
     px: Annotated[int, Field(ge=32, le=512)] = 128
     fit: Literal["pad", "crop"] = "pad"
     fill: Annotated[int, Field(ge=0, le=255)] = 255
     layers: Literal["layer4", "layer3+layer4"] = "layer4"
+    grid: Annotated[int, Field(ge=1)] = 1
+    views: Annotated[int, Field(ge=1, le=8)] = 1
 
 
 class TextRecipe(Part):
@@ -130,11 +137,12 @@ class FusionRecipe(Learning):
     """How fusion and heads learn on features computed before.
 
     Args:
-        width, blocks, heads, dropout: see mmcat.model.ModelConfig.
+        keys, width, blocks, heads, dropout: see mmcat.family.ModelConfig.
         missing: chance that a listing loses one modality for a step, so that title-only and photo-only are learned.
         tune: see Tune; without it both encoders stay as they are.
     """
 
+    keys: Literal["pooled", "sequence"] = "pooled"
     width: Annotated[int, Field(ge=8)] = 384
     blocks: Annotated[int, Field(ge=1, le=12)] = 2
     heads: Annotated[int, Field(ge=1)] = 4

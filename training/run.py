@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from mmcat.taxonomy import Taxonomy
 from training.data import Dataset
 from training.errors import RecipeError
 from training.features import fingerprint, titles
@@ -26,11 +27,28 @@ from training.steps import Encoders, Modality, preprocessing_of
 from training.task import Keep
 
 Fusion = Literal["concat", "cross"]
-MODELS: Mapping[str, tuple[Modality, Fusion]] = {
-    "text": ("text", "concat"),
-    "image": ("image", "concat"),
-    "concat": ("both", "concat"),
-    "cross": ("both", "cross"),
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One member of the family that a run can make; what its keys are, the recipe says."""
+
+    modality: Modality
+    fusion: Fusion
+    flat: bool = False
+
+    def shape(self, taxonomy: Taxonomy) -> tuple[Modality, Fusion, int | None]:
+        """Arguments of `Encoders.config`."""
+        return self.modality, self.fusion, len(taxonomy) if self.flat else None
+
+
+MODELS = ("text", "image", "concat", "cross")  # that a run makes unless it is told otherwise
+FAMILY: Mapping[str, Kind] = {
+    "text": Kind("text", "concat"),
+    "image": Kind("image", "concat"),
+    "concat": Kind("both", "concat"),
+    "cross": Kind("both", "cross"),
+    "flat": Kind("both", "cross", flat=True),
 }
 CHECKPOINTS, LOGS = "checkpoints", "logs"  # under a run's folder
 
@@ -40,13 +58,13 @@ class Options:
     """How a run is done; nothing here changes what comes out of it.
 
     Args:
-        models: those of MODELS to make, and no more than their encoders.
+        models: those of FAMILY to make, and no more than their encoders.
         load: bundles of earlier steps to take encoders from, see training.earlier.
         resume: go on where a run into the same folder was stopped.
         logs: folder of the JSON lines; None: `logs` under the run's folder.
     """
 
-    models: Sequence[str] = tuple(MODELS)
+    models: Sequence[str] = MODELS
     load: str | Path | None = None
     resume: bool = False
     logs: str | Path | None = None
@@ -54,15 +72,15 @@ class Options:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        if not self.models or set(self.models) - set(MODELS):
-            raise RecipeError(f"models are {', '.join(MODELS)}, not {', '.join(self.models) or 'none'}")
+        if not self.models or set(self.models) - set(FAMILY):
+            raise RecipeError(f"models are {', '.join(FAMILY)}, not {', '.join(self.models) or 'none'}")
         if set(self.trackers) - set(TRACKERS):
             raise RecipeError(f"curves go to {' or '.join(TRACKERS)}, not to {', '.join(self.trackers)}")
 
     @property
     def modality(self) -> Modality:
         """What the models read between them."""
-        read = {MODELS[name][0] for name in self.models}
+        read = {FAMILY[name].modality for name in self.models}
         return next(iter(read)) if len(read) == 1 else "both"
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from mmcat.bundle import LoadedBundle
-from mmcat.model import CategoryModel, ModelConfig
+from mmcat.family import ModelConfig
+from mmcat.model import CategoryModel
 from mmcat.photos import Pixels
 from mmcat.preparation import Preprocessing
 from mmcat.text import Tokenizer
@@ -46,9 +47,17 @@ class Encoders:
     preprocessing: Preprocessing
     singles: Mapping[str, CategoryModel] = field(default_factory=dict)
 
-    def config(self, modality: Modality, fusion: Literal["concat", "cross"]) -> ModelConfig:
-        """The shape of a model on these encoders."""
+    def config(
+        self, modality: Modality, fusion: Literal["concat", "cross"], flat_paths: int | None = None
+    ) -> ModelConfig:
+        """The shape of a model on these encoders.
+
+        Args:
+            flat_paths: number of paths for a model with a flat head; None for one of four levels.
+        """
         shape = self.model.config.to_json() | {"modality": modality, "fusion": fusion}
+        if flat_paths is not None:
+            shape["classes"] = (flat_paths,)
         return ModelConfig.from_json(shape | ({"text_encoder": None} if modality == "image" else {}))
 
     def attach(self, model: CategoryModel) -> CategoryModel:
@@ -156,11 +165,13 @@ class EncoderSteps:
         return ModelConfig(
             classes=tuple(map(len, self.dataset.taxonomy.classes)),
             modality=self.modality,
+            keys=fusion.keys,
             text_encoder=text_encoder,
             text_pooling=pooling,
             resnet_strides=strides,
             image_layers=recipe.photo.layers,
             px=recipe.photo.px,
+            grid=recipe.photo.grid,
             width=fusion.width,
             blocks=fusion.blocks,
             heads=fusion.heads,

@@ -31,7 +31,7 @@ from training.readers.read import read_listings
 from training.readers.shop import shop_dataset
 from training.recipe import Recipe
 from training.report import ModelReport, Report
-from training.run import CHECKPOINTS, DEFAULT, MODELS, Options, Run
+from training.run import CHECKPOINTS, DEFAULT, FAMILY, MODELS, Options, Run
 from training.shop.shop import ShopConfig
 from training.splits import NO_TEST, SHARES, describe, frozen_split, split_file
 from training.stem import make_stem
@@ -39,7 +39,7 @@ from training.steps import Encoders, EncoderSteps, preprocessing_of
 from training.task import Fitted
 from training.tune import Sources, learn_tuned
 
-__all__ = ["MODELS", "SHOP_LISTINGS", "Options", "train", "train_folder", "train_shop"]
+__all__ = ["FAMILY", "MODELS", "SHOP_LISTINGS", "Options", "train", "train_folder", "train_shop"]
 
 SHOP_LISTINGS = 12_000
 
@@ -171,7 +171,8 @@ def _features(run: Run, trained: Encoders) -> Inputs:
             text = cache.text(run.dataset, trained.model, trained.tokenizer, trained.preprocessing, run.progress)
     if trained.model.config.reads_image:
         with run.timed("photo features"):
-            image = cache.image(run.dataset, trained.model, trained.preprocessing, run.progress)
+            views = run.recipe.photo.views
+            image = cache.image(run.dataset, trained.model, trained.preprocessing, run.progress, views)
     return Inputs(run.dataset.taxonomy, run.dataset.targets, text, image)
 
 
@@ -227,10 +228,11 @@ def _model(run: Run, trained: Encoders, inputs: Inputs, name: str) -> ModelRepor
 
 def _learn(run: Run, trained: Encoders, inputs: Inputs, name: str) -> tuple[Encoders, Inputs, CategoryModel, Fitted]:
     """A trained model, with the encoders it ends up with and what they make of the listings."""
-    modality, fusion = MODELS[name]
+    kind = FAMILY[name]
+    modality = kind.modality
     if name in trained.singles:
         return trained, inputs, trained.singles[name], Fitted((), ())
-    recipe, config = run.recipe.fusion, trained.config(modality, fusion)
+    recipe, config = run.recipe.fusion, trained.config(*kind.shape(run.dataset.taxonomy))
     stage = f"step 3: {name}" if modality == "both" else f"{name} heads"
     train_rows, select_rows, keep = run.rows("train"), run.rows("select"), run.keep(trained)
     blocks = recipe.tune.image_blocks if config.reads_image else 0

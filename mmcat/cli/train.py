@@ -30,7 +30,7 @@ def train(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: --set fusion.lr=0.0005.")
     ] = None,
     only: Annotated[
-        list[str] | None, typer.Option(metavar="MODEL", help="Of text, image, concat, cross: only this one.")
+        list[str] | None, typer.Option(metavar="MODEL", help="Of text, image, concat, cross, flat: only this one.")
     ] = None,
     load: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Take the encoders of the bundles text and image there.")
@@ -96,5 +96,5 @@ def _tell(report: "Report", out: Path, as_json: bool) -> None:
     print(f"path accuracy on the part {report.measured_on}:")
     for name, value in sorted(accuracy.items(), key=lambda pair: -pair[1]):
         print(f"  {value:.3f}  {name}")
-    made = next(name for name in ("cross", "concat", "text", "image") if name in report.models)
+    made = next(name for name in ("cross", "concat", "flat", "text", "image") if name in report.models)
     print(f"bundles and report.json are in {out}; try: mmcat predict 'a title' --bundle {out / made}")

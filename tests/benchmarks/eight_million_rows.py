@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmcat.model import CategoryModel, ModelConfig, loss
+from mmcat.family import ModelConfig
+from mmcat.model import CategoryModel, loss
 from mmcat.taxonomy import Taxonomy
 from training.data import Dataset, Row
 from training.fusion import Inputs

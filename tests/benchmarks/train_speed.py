@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmcat.model import CategoryModel, ModelConfig, TextEncoder
+from mmcat.family import ModelConfig
+from mmcat.model import CategoryModel, TextEncoder
 from mmcat.taxonomy import Taxonomy
 from training.engine import fit
 from training.features import Features

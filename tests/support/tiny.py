@@ -13,7 +13,8 @@ import torch
 
 from mmcat import bundle
 from mmcat.calibration import Calibration
-from mmcat.model import CategoryModel, ModelConfig
+from mmcat.family import ModelConfig
+from mmcat.model import CategoryModel
 from mmcat.preparation import Preprocessing
 from mmcat.taxonomy import Node, Taxonomy
 from mmcat.text import Tokenizer
@@ -64,7 +65,7 @@ def tiny_tokenizer() -> Tokenizer:
 def tiny_config(
     taxonomy: Taxonomy,
     modality: Literal["text", "image", "both"] = "both",
-    fusion: Literal["concat", "cross", "late"] = "cross",
+    fusion: Literal["concat", "cross"] = "cross",
 ) -> ModelConfig:
     """BERT 1 × 32 and a fusion 32 wide with two blocks and four heads."""
     bert = {
@@ -91,7 +92,7 @@ def tiny_config(
 
 def tiny_parts(
     modality: Literal["text", "image", "both"] = "both",
-    fusion: Literal["concat", "cross", "late"] = "cross",
+    fusion: Literal["concat", "cross"] = "cross",
     seed: int = 0,
     taxonomy: Taxonomy | None = None,
     **changes: Any,
@@ -122,7 +123,7 @@ def make_tiny_bundle(
     folder: str | Path,
     *,
     modality: Literal["text", "image", "both"] = "both",
-    fusion: Literal["concat", "cross", "late"] = "cross",
+    fusion: Literal["concat", "cross"] = "cross",
     seed: int = 0,
     taxonomy: Taxonomy | None = None,
     name: str = "tiny",

@@ -15,7 +15,7 @@ import numpy as np
 import mmcat.model
 import training.baselines
 import training.fusion
-from mmcat.model import ModelConfig
+from mmcat.family import ModelConfig
 from training.baselines import plain_answers
 from training.compare.kept import Arrays, code_digest
 from training.compare.plan import Variant
@@ -27,7 +27,7 @@ from training.progress import Progress
 from training.recipe import Recipe
 from training.splits import SHARES, Split, frozen_split
 from training.steps import Encoders, EncoderSteps
-from training.train import MODELS
+from training.train import FAMILY
 
 WITHHELD: tuple[Withheld, ...] = ("image", "text")
 
@@ -80,7 +80,7 @@ class FeatureLearner:
         if variant is None:
             return shared | {"code": code_digest(str(training.baselines.__file__))}
         return shared | {
-            "model": [*MODELS[variant.model]],
+            "model": [*FAMILY[variant.model].shape(self.dataset.taxonomy)],
             "recipe": self.recipe.fusion.model_dump(mode="json"),
             "blocks": variant.blocks,
             "heads": variant.heads,
@@ -93,7 +93,7 @@ class FeatureLearner:
         return {name: np.ones(len(rows), np.bool_) if one is None else one.there[rows] for name, one in found.items()}
 
     def learn(self, variant: Variant, seed: int, parts: tuple[str, ...]) -> Arrays:
-        modality, _ = MODELS[variant.model]
+        modality = FAMILY[variant.model].modality
         if variant.model in self.encoders.singles:
             model = self.encoders.singles[variant.model]  # trained whole in step 1 or 2, of which there is one
         else:
@@ -125,7 +125,7 @@ class FeatureLearner:
         return dict(plain_answers(texts, vectors, self.dataset.targets, train_rows, held_rows, self.progress))
 
     def _config(self, variant: Variant) -> ModelConfig:
-        config = self.encoders.config(*MODELS[variant.model])
+        config = self.encoders.config(*FAMILY[variant.model].shape(self.dataset.taxonomy))
         return replace(config, blocks=variant.blocks or config.blocks, heads=variant.heads or config.heads)
 
 
@@ -159,6 +159,6 @@ def feature_learner(
     features = FeatureCache(cache, recipe.features)
     assert made.tokenizer is not None  # noqa: S101  the steps make encoders of both modalities
     text = features.text(dataset, made.model, made.tokenizer, made.preprocessing, progress)
-    image = features.image(dataset, made.model, made.preprocessing, progress)
+    image = features.image(dataset, made.model, made.preprocessing, progress, recipe.photo.views)
     inputs = Inputs(dataset.taxonomy, dataset.targets, text, image)
     return FeatureLearner(dataset, split, recipe, made, inputs, progress, device)

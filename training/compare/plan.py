@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from training.errors import RecipeError
-from training.train import MODELS
+from training.train import FAMILY
 
 LATE = "late"  # joins the probabilities of "text" and "image": nothing of its own is trained
 
@@ -39,7 +39,7 @@ class Plan(BaseModel):
     """A comparison.
 
     Args:
-        models: of training.train.MODELS, and "late" for the late fusion of text's and image's probabilities.
+        models: of training.train.FAMILY, and "late" for the late fusion of text's and image's probabilities.
         blocks, heads: every pair of them for each cross-attention; empty: the recipe's own.
         seeds: of the weights, 0 … seeds - 1; the split has one seed for all.
         part: what is measured; rivals are chosen on `select` in any case.
@@ -56,9 +56,9 @@ class Plan(BaseModel):
     @field_validator("models")
     @classmethod
     def _known(cls, models: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [name for name in models if name not in MODELS and name != LATE]
+        unknown = [name for name in models if name not in FAMILY and name != LATE]
         if unknown or len(set(models)) != len(models):
-            raise ValueError(f"each once of {', '.join(MODELS)}, {LATE}; not {', '.join(unknown or models)}")
+            raise ValueError(f"each once of {', '.join(FAMILY)}, {LATE}; not {', '.join(unknown or models)}")
         return models
 
     @property

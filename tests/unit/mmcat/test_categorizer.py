@@ -75,10 +75,9 @@ def test_every_listing_gets_one_result_in_order(categorizer: Categorizer) -> Non
         {"keys": "sequence", "grid": 2},
         {"keys": "sequence", "grid": 2, "image_layers": "layer3+layer4", "text_pooling": "layers"},
         {"keys": "sequence"},
-        {"fusion": "late"},
         {"classes": (12,)},
     ],
-    ids=["grid", "grid of two stages", "one cell", "late", "flat"],
+    ids=["grid", "grid of two stages", "one cell", "flat"],
 )
 def test_every_member_of_the_family_answers_a_listing_alone_as_among_others(
     changes: dict[str, Any], tmp_path: Path

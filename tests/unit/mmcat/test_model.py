@@ -11,10 +11,11 @@ from torch import Tensor
 from torchvision.models import resnet50
 
 from mmcat.errors import ModelError
-from mmcat.model import CategoryModel, CrossBlock, Fusion, ImageEncoder, ModelConfig, loss
+from mmcat.family import ModelConfig
+from mmcat.model import CategoryModel, CrossBlock, Fusion, ImageEncoder, loss
 from tests.support.tiny import tiny_config, tiny_taxonomy
 
-FAMILY = [("text", "cross"), ("image", "cross"), ("both", "concat"), ("both", "cross"), ("both", "late")]
+FAMILY = [("text", "cross"), ("image", "cross"), ("both", "concat"), ("both", "cross")]
 BATCH = 5
 
 
@@ -119,26 +120,6 @@ def test_a_cell_counts_for_where_it_stands() -> None:
     assert fusion.image_in.places is not None
     torch.nn.init.zeros_(fusion.image_in.places)
     assert _close(fusion(text, image), fusion(text, image.flip(1)), 1e-4)
-
-
-def test_late_fusion_averages_the_probabilities_of_its_two_models() -> None:
-    member = _fusion("both", "late")
-    member.late_temperatures.copy_(torch.tensor([2.0, 0.5]))
-    text, image = _features()
-    has_text, has_image = torch.tensor([1, 0, 1, 0, 1]).bool(), torch.tensor([1, 1, 0, 0, 1]).bool()
-    alone = {name: Fusion(replace(member.config, modality=name)).eval() for name in ("text", "image")}
-    for name, single in alone.items():
-        weights = {key.replace(f"{name}_heads.", "heads."): value for key, value in member.state_dict().items()}
-        single.load_state_dict({key: weights[key] for key in single.state_dict()})
-    of_text = [level / 2.0 for level in alone["text"](text, None, has_text)]
-    of_image = [level / 0.5 for level in alone["image"](None, image, None, has_image)]
-    for level, found in enumerate(member(text, image, has_text, has_image)):
-        p_text, p_image = of_text[level].softmax(-1), of_image[level].softmax(-1)
-        for row in range(BATCH):
-            expected = (p_text[row] + p_image[row]) / 2  # both there, or both missing
-            if has_text[row] != has_image[row]:
-                expected = p_text[row] if has_text[row] else p_image[row]
-            assert torch.allclose(found[row].exp(), expected, atol=1e-5)
 
 
 def test_a_flat_head_answers_paths_and_learns_them() -> None:

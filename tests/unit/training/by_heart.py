@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from safetensors.torch import save_file
 
-from mmcat.model import ModelConfig
+from mmcat.family import ModelConfig
 from mmcat.taxonomy import Taxonomy
 from training.features import Features
 from training.fusion import Inputs, Learned, learn

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from mmcat.model import CategoryModel, ModelConfig
+from mmcat.family import ModelConfig
+from mmcat.model import CategoryModel
 from mmcat.preparation import Preprocessing
 from mmcat.taxonomy import Taxonomy
 from mmcat.text import Tokenizer

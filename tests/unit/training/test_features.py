@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmcat.model import CategoryModel, ModelConfig
+from mmcat.family import ModelConfig
+from mmcat.model import CategoryModel
 from mmcat.preparation import Preprocessing
 from mmcat.text import Tokenizer
 from tests.unit.training.small import BERT, lines, write_folder

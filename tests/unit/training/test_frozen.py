@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmcat.model import CategoryModel, ModelConfig
+from mmcat.family import ModelConfig
+from mmcat.model import CategoryModel
 from tests.unit.training.small import BERT
 from training.errors import RecipeError
 from training.frozen import HUB_TEXT, find

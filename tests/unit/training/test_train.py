@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from mmcat import Categorizer, Listing, bundle
+from mmcat import Categorizer, Listing, ModelError, bundle
 from tests.unit.training.small import small_recipe, write_encoders, write_folder
 from training.data import Dataset
 from training.features import FeatureCache
 from training.ledger import looks
 from training.progress import Quiet
 from training.readers.folder import read_folder
+from training.recipe import Recipe
 from training.report import Report
 from training.splits import Split, split_file
 from training.steps import EncoderSteps
@@ -92,6 +93,45 @@ def test_what_training_measured_is_what_the_bundle_answers(report: Report, datas
     results = Categorizer.load(report.bundle("cross"), device="cpu").categorize(listings)
     right = [tuple(node.id for node in result.path) == held[result.listing_id] for result in results]
     assert sum(right) / len(right) == pytest.approx(report.path_accuracy()["cross"], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("photo", "keys"),
+    [({"px": 64, "grid": 2, "layers": "layer3+layer4"}, "sequence"), ({"px": 32, "views": 2}, "pooled")],
+    ids=["tokens and cells", "mirrored photos"],
+)
+def test_every_kind_of_keys_and_head_is_served_as_it_was_measured(
+    dataset: Dataset, encoders: Path, cache: Path, tmp_path: Path, photo: dict[str, object], keys: str
+) -> None:
+    values = small_recipe().model_dump()
+    recipe = Recipe.model_validate(
+        {**values, "photo": photo, "fusion": {**values["fusion"], "keys": keys, "epochs": 4}}
+    )
+    options = Options(models=("cross", "flat"), device="cpu")
+    report = train(dataset, recipe, tmp_path / "run", encoders=encoders, cache=cache, options=options)
+    held = dict(report.held)
+    listings = [
+        Listing(row.id, title=row.title, image=row.photo() if row.photo else None)
+        for row in dataset.rows
+        if row.id in held
+    ]
+    for name in ("cross", "flat"):
+        results = Categorizer.load(report.bundle(name), device="cpu").categorize(listings)
+        right = [tuple(node.id for node in result.path) == held[result.listing_id] for result in results]
+        assert sum(right) / len(right) == pytest.approx(report.path_accuracy()[name], abs=1e-4)
+    shutil.rmtree(report.folder)
+
+
+def test_a_grid_that_the_photos_cannot_give_is_refused_before_anything_is_computed(
+    dataset: Dataset, encoders: Path, cache: Path, tmp_path: Path
+) -> None:
+    values = small_recipe().model_dump()
+    recipe = Recipe.model_validate(
+        {**values, "photo": {"px": 32, "grid": 2}, "fusion": {**values["fusion"], "keys": "sequence"}}
+    )
+    with pytest.raises(ModelError, match="64 px"):
+        train(dataset, recipe, tmp_path / "run", encoders=encoders, cache=cache, options=CPU)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_second_run_reuses_features_and_gives_the_same_weights(
