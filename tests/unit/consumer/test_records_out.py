@@ -144,6 +144,17 @@ def test_an_audited_result_is_accepted_all_the_same() -> None:
     assert body(plain)["result_id"] == body(outgoing)["result_id"]
 
 
+def test_the_draw_of_the_result_id_decides_and_a_repeat_is_drawn_alike() -> None:
+    half = Audit(0.5, b"ours")
+    reasons = []
+    for order in range(40):
+        outgoing, reason = audited(half, order=order)
+        assert (reason == "audit") == half.picks(body(outgoing)["result_id"])
+        assert audited(half, order=order) == (outgoing, reason)
+        reasons.append(reason)
+    assert set(reasons) == {"audit", None}
+
+
 @given(st.floats(0, 1), st.binary(max_size=100), st.text("0123456789abcdef", min_size=32, max_size=32))
 def test_an_audit_chooses_the_same_work_alike_and_a_larger_share_keeps_the_smaller(
     share: float, salt: bytes, identity: str
