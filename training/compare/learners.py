@@ -14,7 +14,12 @@ import numpy as np
 
 import mmcat.model
 import training.baselines
+import training.engine
 import training.fusion
+import training.losses
+import training.optimisation
+import training.order
+import training.weights
 from mmcat.family import ModelConfig
 from training.baselines import plain_answers
 from training.compare.kept import Arrays, code_digest
@@ -29,6 +34,15 @@ from training.splits import SHARES, Split, frozen_split
 from training.steps import Encoders, EncoderSteps
 from training.train import FAMILY
 
+_LEARNING = (
+    mmcat.model,
+    training.engine,
+    training.fusion,
+    training.losses,
+    training.optimisation,
+    training.order,
+    training.weights,
+)  # whose code decides what is learned
 WITHHELD: tuple[Withheld, ...] = ("image", "text")
 
 
@@ -84,7 +98,7 @@ class FeatureLearner:
             "recipe": self.recipe.fusion.model_dump(mode="json"),
             "blocks": variant.blocks,
             "heads": variant.heads,
-            "code": code_digest(str(mmcat.model.__file__), str(training.fusion.__file__)),
+            "code": code_digest(*(str(module.__file__) for module in _LEARNING)),
         }
 
     def there(self, part: str) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from training.late_fusion import Single, fit_late_fusion
 Bools = npt.NDArray[np.bool_]
 Scores = npt.NDArray[np.float64]
 SINGLES = ("text", "image")
+FLAT = "flat"  # cross-attention with another head: no rival of it
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class Judge:
         ours = max(crosses, key=lambda one: one.chosen_by)
         others = [one for one in standings if one is not ours]
         roles = {
-            "best rival": [one for one in others if not one.crosses and one.name not in SINGLES],
+            "best rival": [one for one in others if not one.crosses and one.name not in (*SINGLES, FLAT)],
             "best single": [one for one in others if one.name in SINGLES],
             "best plain": list(plain),
         }

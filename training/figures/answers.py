@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmcat.paths import PathIndex, path_probabilities
+from mmcat.paths import PathIndex, log_softmax, path_probabilities
 from mmcat.taxonomy import LEVELS, Taxonomy
 from training.figures.contest import ClassMarginals
 
@@ -53,12 +53,14 @@ class Answers:
 
 
 def answer_levels(level_logits: Sequence[Floats], taxonomy: Taxonomy, temperature: Temperature = 1.0) -> Answers:
-    """Answers of four level heads.
+    """Answers of four level heads, or of a flat one.
 
     Args:
-        level_logits: 4 × [N, C].
+        level_logits: 4 × [N, C], or one [N, P].
         temperature: of the path probability, one for all or one per row [N].
     """
+    if len(level_logits) == 1:
+        return answer_paths(log_softmax(level_logits[0]), taxonomy, temperature)
     index, marginals = PathIndex(taxonomy), ClassMarginals(taxonomy)
     temperature_N = np.broadcast_to(temperature, len(level_logits[0]))
     parts = []

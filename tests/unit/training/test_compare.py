@@ -22,7 +22,7 @@ from training.progress import Quiet
 from training.readers.folder import read_folder
 from training.splits import Split
 
-PLAN = Plan(models=("text", "image", "concat", "late", "cross"), blocks=(1, 2), seeds=2, part="test")
+PLAN = Plan(models=("text", "image", "concat", "late", "flat", "cross"), blocks=(1, 2), seeds=2, part="test")
 
 
 class Looks:
@@ -117,7 +117,16 @@ def test_a_look_at_the_test_part_is_told_and_no_other(learner: FeatureLearner, k
 
 def test_the_tables_say_every_model_and_every_difference(runs: Runs, tmp_path: Path) -> None:
     text = write_comparison(runs, tmp_path / "out")
-    for name in ("text", "image", "concat", "late", "cross, 1 block", "cross, 2 blocks", "plain title_and_photo"):
+    for name in (
+        "text",
+        "image",
+        "concat",
+        "late",
+        "flat",
+        "cross, 1 block",
+        "cross, 2 blocks",
+        "plain title_and_photo",
+    ):
         assert f"| {name} |" in text
     for said in ("best rival", "best single", "best plain", "four argmaxes", "photo withheld − text", "±", "smallest"):
         assert said in text
@@ -150,6 +159,7 @@ def test_rivals_are_chosen_on_select_whatever_the_measured_part_says(runs: Runs)
             standing("cross, 2 blocks", 0.1, True, crosses=True),
             standing("concat", 0.8, False),
             standing("late", 0.7, True),
+            standing("flat", 0.95, False),
         ],
         [standing("plain photo", 0.5, True)],
     )

@@ -11,8 +11,9 @@ from mmcat.cli import main
 from tests.unit.training.small import lines, small_recipe, write_encoders, write_folder
 from training.figures.contest import read_csv
 from training.readers.folder import read_folder
+from training.recipe import Recipe
 from training.report import Report
-from training.train import Options, train
+from training.train import Options, train, train_shop
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +112,27 @@ def test_titles_of_another_column_are_told(
 ) -> None:
     assert evaluate(home, monkeypatch, "--title-column", "hard_title", "--json", "--no-suspects") == 0
     assert "the bundle was trained on: 90 listings of the folder small, column title" in capsys.readouterr().err
+
+
+def test_a_bundle_of_the_shop_is_tested_on_listings_that_no_training_saw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps = {"steps": 2, "batch": 8}
+    fusion = {"width": 16, "blocks": 1, "heads": 2, "epochs": 1}
+    text = {"vocabulary": 200, "width": 16, "layers": 1, "heads": 1, "feed_forward": 16}
+    recipe = Recipe.check({
+        "name": "tiny", "encoders": "scratch", "photo": {"px": 32}, "text": text, "fusion": fusion,
+        "text_training": steps, "image_training": steps, "baselines": False,
+    }, "tiny")  # fmt: skip
+    (tmp_path / "tiny.yaml").write_text(json.dumps(recipe.model_dump(mode="json")))
+    options = Options(device="cpu")
+    train_shop(tmp_path / "out", count=200, recipe=tmp_path / "tiny.yaml", cache=tmp_path / "features", options=options)
+    monkeypatch.setenv("MMCAT_HOME", str(tmp_path))
+    command = ["evaluate", str(tmp_path / "out" / "cross"), "--data", "shop", "--json", "--no-suspects"]
+    assert main([*command, "--part", "test", "--count", "50", "--out", str(tmp_path / "test")]) == 0
+    heard = capsys.readouterr()
+    assert json.loads(heard.out)["rows"] == 50
+    assert "looking at the test part of shop-" in heard.err
+    assert main([*command, "--part", "select", "--out", str(tmp_path / "select")]) == 0
+    seen, fresh = (set(read_csv(tmp_path / part / "contest.csv")) for part in ("select", "test"))
+    assert not seen & fresh
