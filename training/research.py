@@ -17,6 +17,7 @@ After train.py, which does the work.
 
 import argparse
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -45,11 +46,24 @@ _KEYS = {
 }
 
 
+_LINE_S = 10.0
+
+
 class _Lines(Quiet):
-    """Progress as lines on stderr: stages, and what must stay."""
+    """Progress as lines on stderr: stages, every ten seconds how it goes, and what must stay."""
+
+    def __init__(self) -> None:
+        self._done, self._spoke_s = 0, 0.0
 
     def begin(self, stage: str, total: int) -> None:
+        self._done, self._spoke_s = 0, time.monotonic()
         print(f"{stage} ({total})", file=sys.stderr)
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        self._done += count
+        if time.monotonic() - self._spoke_s > _LINE_S:
+            self._spoke_s = time.monotonic()
+            print(f"  {self._done} {note}".rstrip(), file=sys.stderr)
 
     def say(self, line: str) -> None:
         print(line, file=sys.stderr)
@@ -72,9 +86,10 @@ def main(arguments: Sequence[str] | None = None, progress: Progress | None = Non
         )
     except MmcatError as error:
         raise SystemExit(f"error: {error}") from error
-    finally:
-        processes(device_of(given.device)).destroy_process_group()
-    for name, accuracy in report.path_accuracy().items():
+    world = processes(device_of(given.device))
+    accuracies = report.path_accuracy() if world.is_main_process else {}
+    world.destroy_process_group()
+    for name, accuracy in accuracies.items():
         print(f"{accuracy:.4f}  {name}, path accuracy on {report.measured_on}")
 
 
