@@ -31,7 +31,7 @@ from training.figures.confidence import Accepted, accepted_at, threshold_for
 from training.figures.confusions import where_answers_leave
 from training.fusion import Inputs, Rows, Withheld
 from training.progress import Progress
-from training.readers.folder import read_folder
+from training.readers.read import read_listings
 from training.readers.shop import shop_dataset
 from training.report import Report
 from training.shop.shop import ShopConfig
@@ -125,7 +125,7 @@ def evaluate_folder(
         DataError: the bundle was trained on another split, which would mix training rows into the part.
     """
     loaded, report = bundles.load(bundle), _report_of(bundle)
-    dataset = read_folder(folder, title_column)
+    dataset = read_listings(folder, title_column, cache=cache, progress=progress)
     split = frozen_split(dataset, cache, _seed(seed, report, 0), SHARES)
     _check(loaded, split, dataset, progress)
     if part == "test":

@@ -18,7 +18,7 @@ After train.py, which does the work.
 import argparse
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mmcat.errors import MmcatError
@@ -26,7 +26,7 @@ from training.data import Dataset
 from training.errors import DataError, RecipeError
 from training.hardware import device_of, processes
 from training.progress import Progress, Quiet
-from training.readers.folder import read_folder
+from training.readers.read import chunk_files, read_listings
 from training.recipe import Recipe
 from training.run import Options
 from training.splits import SHARES
@@ -72,16 +72,18 @@ class _Lines(Quiet):
 def main(arguments: Sequence[str] | None = None, progress: Progress | None = None) -> None:
     """Exits with 2 for wrong usage, with 1 and one sentence for what cannot be done."""
     given = parser().parse_args(arguments)
+    progress = progress or _Lines()
+    cache = given.cache or given.model_fn.parent / "features"
     try:
         report = train(
-            read_data(given.train_fn, given.img_path),
+            read_data(given.train_fn, given.img_path, cache, progress),
             recipe_of(given),
             given.model_fn,
             encoders=given.pretrained_model_name,
-            cache=given.cache,
+            cache=cache,
             shares=shares_of(given.valid_ratio),
             seed=given.seed,
-            progress=progress or _Lines(),
+            progress=progress,
             options=options_of(given),
         )
     except MmcatError as error:
@@ -101,7 +103,13 @@ def parser() -> argparse.ArgumentParser:
     flag = parser.add_argument
     flag("--modality", choices=("text", "img", "both"), required=True, help="which step")
     flag("--multiModal_type", choices=("simple", "cross"), default="cross", help="simple: concatenation")
-    flag("--train_fn", type=Path, required=True, metavar="DATA", help="a data folder, see docs/data-format.md")
+    flag(
+        "--train_fn",
+        type=Path,
+        required=True,
+        metavar="DATA",
+        help="a data folder or Kakao Arena's chunks, see docs/data-format.md",
+    )
     flag("--img_path", type=Path, help="photos, where the data does not bring its own")
     flag("--model_fn", type=Path, default=Path("models"), metavar="FOLDER", help="where the bundle goes")
     flag("--logging_fn", type=Path, metavar="FOLDER", help="where the JSON lines go; default: MODEL_FN/logs")
@@ -156,24 +164,13 @@ def shares_of(valid_ratio: float | None) -> Mapping[str, float]:
     return {**SHARES, "train": train_share, "select": valid_ratio}
 
 
-def _folder(data: Path, photos: Path | None) -> Dataset:
-    if photos is not None and photos.resolve() not in {(data / "photos").resolve(), (data / "photos.zip").resolve()}:
-        raise DataError(f"--img_path {photos}: a data folder brings its own photos, in photos/ or photos.zip")
-    return read_folder(data)
-
-
-READERS: Sequence[tuple[str, Callable[[Path, Path | None], Dataset]]] = (("listings.tsv", _folder),)
-"""How data is told apart: by a file that its folder holds, as a pattern."""
-
-
-def read_data(data: Path, photos: Path | None = None) -> Dataset:
-    """Reads the data that `--train_fn` and `--img_path` name.
+def read_data(data: Path, photos: Path | None, cache: Path, progress: Progress | None = None) -> Dataset:
+    """Reads what `--train_fn` names: a data folder, or Kakao Arena's chunks, whose photos are vectors of their own.
 
     Raises:
-        DataError: none of the formats that we know.
+        DataError: none of the formats that we know, or `--img_path` names photos that are not the data's own.
     """
-    for pattern, read in READERS:
-        if data.is_dir() and next(data.glob(pattern), None) is not None:
-            return read(data, photos)
-    known = " or ".join(pattern for pattern, _ in READERS)
-    raise DataError(f"{data} is no data folder: it holds no {known} (see docs/data-format.md)")
+    own = {(data / name).resolve() for name in ("photos", "photos.zip")}
+    if photos is not None and not chunk_files(data) and photos.resolve() not in own:
+        raise DataError(f"--img_path {photos}: a data folder brings its own photos, in photos/ or photos.zip")
+    return read_listings(data, cache=cache, progress=progress)

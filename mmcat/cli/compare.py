@@ -98,9 +98,9 @@ def _learner(
 
         dataset, shares = shop_dataset(ShopConfig(split="train"), count or SHOP_LISTINGS), NO_TEST
     else:
-        from training.readers.folder import read_folder
+        from training.readers.read import read_listings
 
-        dataset, shares = read_folder(Path(data), title_column), SHARES
+        dataset, shares = read_listings(data, title_column, cache=home() / FEATURES, progress=progress), SHARES
     named = Recipe.load(recipe or ("shop_demo" if data == SHOP else "fashion_cpu"))
     return feature_learner(
         dataset,

@@ -1,11 +1,14 @@
 """`python -m training.train` takes the research code's flags and makes the three steps of one model family."""
 
+import json
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
 from mmcat.bundle import load
+from mmcat.cli import main as program
+from tests.unit.training.kakao_files import write_chunk
 from tests.unit.training.small import write_encoders, write_folder
 from training.errors import DataError, RecipeError
 from training.progress import Quiet
@@ -51,6 +54,29 @@ def test_three_calls_make_a_fusion_of_the_very_encoders_that_were_trained(
     assert not alone[f"text_encoder.trunk.{name}"].equal(given[name])  # step 1 learned
 
 
+def test_three_calls_on_kakao_s_chunks_end_in_the_contest_s_file_and_score(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chunks = tmp_path / "chunks"
+    chunks.mkdir()
+    for number in range(2):
+        write_chunk(chunks / f"train.chunk.0{number + 1}", "train", number * 60, 60)
+    monkeypatch.setenv("MMCAT_HOME", str(tmp_path))
+    given = ["--train_fn", str(chunks), "--pretrained_model_name", str(place / "encoders"), *SMALL]
+    given += ["--model_fn", str(tmp_path / "models"), "--cache", str(tmp_path / "features")]
+    main([*given, "--modality", "text"], Quiet())
+    main([*given, "--modality", "img"], Quiet())
+    main([*given, "--modality", "both", "--load_model_path", str(tmp_path / "models")], Quiet())
+    capsys.readouterr()
+    command = ["evaluate", str(tmp_path / "models" / "cross"), "--data", str(chunks), "--part", "test", "--no-suspects"]
+    assert program([*command, "--json", "--out", str(tmp_path / "evaluation")]) == 0
+    said = json.loads(capsys.readouterr().out)
+    answers = (tmp_path / "evaluation" / "contest.csv").read_text().splitlines()
+    assert answers[0] == "pid,b,m,s,d"
+    assert len(answers) - 1 == said["rows"] > 10
+    assert 0 <= said["kakao_score"] <= 1.225
+
+
 def test_encoders_of_another_preparation_are_refused_by_name(place: Path) -> None:
     call(place, "--modality", "text")
     with pytest.raises(SystemExit, match="was trained with another max_tokens: train that step again"):
@@ -87,10 +113,10 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path) -> None:
     given = parser().parse_args(["--modality", "text", "--train_fn", "x", "--load_model_path", "y"])
     with pytest.raises(RecipeError, match="belongs to --modality both"):
         options_of(given)
-    with pytest.raises(DataError, match="is no data folder"):
-        read_data(tmp_path)
+    with pytest.raises(DataError, match="listings"):
+        read_data(tmp_path, None, tmp_path / "cache")
     write_folder(tmp_path / "data")
     with pytest.raises(DataError, match="brings its own photos"):
-        read_data(tmp_path / "data", tmp_path / "elsewhere")
+        read_data(tmp_path / "data", tmp_path / "elsewhere", tmp_path / "cache")
     with pytest.raises(SystemExit):
         parser().parse_args(["--modality", "video", "--train_fn", "x"])
