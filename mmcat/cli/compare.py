@@ -1,5 +1,6 @@
 """`mmcat compare`: several models over several seeds on one split, as Markdown tables with intervals, and plots."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -25,7 +26,7 @@ app = new_app()
 def compare(
     data: Annotated[str, typer.Argument(metavar="shop|FOLDER", help="The simulated shop, or a folder of listings.")],
     plan: Annotated[Path | None, typer.Option(metavar="FILE", help="The flags below as YAML; flags win.")] = None,
-    models: Annotated[str, typer.Option(help="Separated by commas: text, image, concat, late, cross.")] = "",
+    models: Annotated[str, typer.Option(help="Separated by commas: text, image, concat, late, flat, cross.")] = "",
     blocks: Annotated[str, typer.Option(help="Of cross-attention, separated by commas; default: the recipe's.")] = "",
     heads: Annotated[str, typer.Option(help="Of cross-attention, separated by commas; default: the recipe's.")] = "",
     seeds: Annotated[int | None, typer.Option(min=1, help="Of the weights, from 0; default 5.")] = None,
@@ -37,6 +38,9 @@ def compare(
         str | None, typer.Option(metavar="FOLDER|NAME", help="Pretrained encoders, for a folder.")
     ] = None,
     recipe: Annotated[str, typer.Option(help="By name or file; default: shop_demo or fashion_cpu.")] = "",
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: --set fusion.lr=0.0005.")
+    ] = None,
     count: Annotated[int | None, typer.Option(min=100, help="Listings of the shop; default: the usual number.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="For tables and plots; else MMCAT_HOME.")] = None,
     seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
@@ -51,6 +55,7 @@ def compare(
     Examples:
       mmcat compare listings/ --title-column hard_title --encoders weights/ --seeds 5
       mmcat compare listings/ --encoders weights/ --models cross --blocks 1,2,6 --heads 1,2,4 --seeds 3
+      mmcat compare listings/ --encoders weights/ --set fusion.keys=sequence --set photo.grid=4
       mmcat compare shop --models text,image,concat,late,cross --part select
     """
     if data != SHOP and not Path(data).is_dir():
@@ -68,7 +73,7 @@ def compare(
     flags = {name: value for name, value in given.items() if value is not None}
     asked = Plan.check(asked.model_dump(mode="json") | flags, "the comparison")
     with interruptible(), StderrProgress() as progress:
-        learner = _learner(data, title_column, encoders, recipe, count, seed, device, progress)
+        learner = _learner(data, title_column, encoders, recipe, changes or (), count, seed, device, progress)
         if asked.part not in learner.split.parts:
             raise CommandError(f"the split of {learner.dataset.name} has no part {asked.part}: compare on select")
         runs = run(asked, learner, Kept(home() / RUNS / "runs"), progress, note_test_look)
@@ -82,6 +87,7 @@ def _learner(
     title_column: str,
     encoders: str | None,
     recipe: str,
+    changes: Sequence[str],
     count: int | None,
     seed: int,
     device: str,
@@ -101,7 +107,7 @@ def _learner(
         from training.readers.read import read_listings
 
         dataset, shares = read_listings(data, title_column, cache=home() / FEATURES, progress=progress), SHARES
-    named = Recipe.load(recipe or ("shop_demo" if data == SHOP else "fashion_cpu"))
+    named = Recipe.load(recipe or ("shop_demo" if data == SHOP else "fashion_cpu"), changes)
     return feature_learner(
         dataset,
         named,
