@@ -33,6 +33,7 @@ from training.fusion import Inputs, Rows, Withheld
 from training.progress import Progress
 from training.readers.read import read_listings
 from training.readers.shop import shop_dataset
+from training.recipe import Recipe
 from training.report import Report
 from training.shop.shop import ShopConfig
 from training.splits import NO_TEST, SHARES, Split, frozen_split
@@ -214,13 +215,14 @@ class _Features:
 
     def of(self, dataset: Dataset) -> Inputs:
         """Of all rows."""
-        dtype = "fp32" if self.report is None else str(self.report.recipe["features"])
+        recipe = Recipe.check(self.report.recipe, "the bundle's report") if self.report is not None else None
+        dtype, views = ("fp32", 1) if recipe is None else (recipe.features, recipe.photo.views)
         features, model = FeatureCache(self.cache, dtype), self.loaded.model.to(self.device)
         preprocessing, text, image = self.loaded.preprocessing, None, None
         if self.loaded.tokenizer is not None:
             text = features.text(dataset, model, self.loaded.tokenizer, preprocessing, self.progress)
         if model.config.reads_image:
-            image = features.image(dataset, model, preprocessing, self.progress)
+            image = features.image(dataset, model, preprocessing, self.progress, views)
         return Inputs(dataset.taxonomy, dataset.targets, text, image)
 
 
