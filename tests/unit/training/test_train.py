@@ -101,14 +101,14 @@ def test_what_training_measured_is_what_the_bundle_answers(report: Report, datas
     ids=["tokens and cells", "mirrored photos"],
 )
 def test_every_kind_of_keys_and_head_is_served_as_it_was_measured(
-    dataset: Dataset, encoders: Path, cache: Path, tmp_path: Path, photo: dict[str, object], keys: str
+    dataset: Dataset, encoders: Path, tmp_path: Path, photo: dict[str, object], keys: str
 ) -> None:
     values = small_recipe().model_dump()
     recipe = Recipe.model_validate(
         {**values, "photo": photo, "fusion": {**values["fusion"], "keys": keys, "epochs": 4}}
     )
     options = Options(models=("cross", "flat"), device="cpu")
-    report = train(dataset, recipe, tmp_path / "run", encoders=encoders, cache=cache, options=options)
+    report = train(dataset, recipe, tmp_path / "run", encoders=encoders, cache=tmp_path / "cache", options=options)
     held = dict(report.held)
     listings = [
         Listing(row.id, title=row.title, image=row.photo() if row.photo else None)
