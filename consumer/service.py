@@ -7,7 +7,7 @@ consumer; all other threads only tell it something. What is promised is in docs/
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -65,6 +65,7 @@ class Service:
         self._failed: deque[Lease] = deque()
         self._fatal: BaseException | None = None
         self._broker_down = threading.Event()
+        self.left_behind: list[str] = []  # parts that did not end in time: the process must end without them
 
     def stop(self) -> None:
         """End as SIGTERM does; callable from any thread."""
@@ -166,8 +167,14 @@ class Service:
             self._died(error)
         finally:
             self._ending.begin()
-            parts = {"group": assignment.leave, "pipeline": pipeline.stop, "delivery": delivery.stop}
-            self._ending.leave(parts if view is None else {**parts, "view": partial(view.stop, LEAVE_S)})
+            parts: dict[str, Callable[[], object]] = {
+                "group": assignment.leave,
+                "pipeline": pipeline.stop,
+                "delivery": delivery.stop,
+            }
+            if view is not None:
+                parts["view"] = partial(view.stop, LEAVE_S)
+            self.left_behind = self._ending.leave(parts)
         if self._fatal is not None:
             raise FatalError(f"the service cannot go on: {self._fatal}") from self._fatal
         log.info("stopped")

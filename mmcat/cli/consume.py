@@ -3,6 +3,8 @@
 Joins the library and the consumer, which takes any model that keeps its protocol and gets ours here.
 """
 
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,7 +51,14 @@ def consume(
     model = load_model(settings)
     from consumer.service import Service
 
-    raise typer.Exit(Service(settings, model).run())
+    service = Service(settings, model)
+    code = service.run()
+    if service.left_behind:
+        # The interpreter would wait for what the Kafka client still holds, as long as the brokers are away.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    raise typer.Exit(code)
 
 
 def load_model(settings: "Settings") -> "Categorizer":
