@@ -76,18 +76,16 @@ class Ending:
         """Seconds to wait for the parts to end."""
         return min(LEAVE_S, self._left(COMMIT_S + LEAVE_S))
 
-    def leave(self, parts: Mapping[str, Callable[[], object]]) -> list[str]:
-        """End all parts at once; names those that did not end in time and are left behind."""
+    def leave(self, parts: Mapping[str, Callable[[], object]]) -> None:
+        """End all parts at once, and leave behind what does not end in time: the process ends without it."""
         threads = [threading.Thread(target=end, name=f"end-{name}", daemon=True) for name, end in parts.items()]
         deadline = self._clock() + self.leave_s
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(max(0.0, deadline - self._clock()))
-        late = [thread.name for thread in threads if thread.is_alive()]
-        if late:
+        if late := [thread.name for thread in threads if thread.is_alive()]:
             log.warning("left_behind", parts=late)
-        return late
 
     def _left(self, more_s: float) -> float:
         return max(0.0, self._drain_until + more_s - self._clock())

@@ -65,7 +65,6 @@ class Service:
         self._failed: deque[Lease] = deque()
         self._fatal: BaseException | None = None
         self._broker_down = threading.Event()
-        self.left_behind: list[str] = []  # parts that did not end in time: the process must end without them
 
     def stop(self) -> None:
         """End as SIGTERM does; callable from any thread."""
@@ -174,7 +173,7 @@ class Service:
             }
             if view is not None:
                 parts["view"] = partial(view.stop, LEAVE_S)
-            self.left_behind = self._ending.leave(parts)
+            self._ending.leave(parts)
         if self._fatal is not None:
             raise FatalError(f"the service cannot go on: {self._fatal}") from self._fatal
         log.info("stopped")

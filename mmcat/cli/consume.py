@@ -53,12 +53,10 @@ def consume(
 
     service = Service(settings, model)
     code = service.run()
-    if service.left_behind:
-        # The interpreter would wait for what the Kafka client still holds, as long as the brokers are away.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    raise typer.Exit(code)
+    # The interpreter would wait for what the Kafka client still holds, as long as the brokers are away.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def load_model(settings: "Settings") -> "Categorizer":
