@@ -147,6 +147,8 @@ class Assignment:
                 words.put((None, self._consumer.commit(offsets=wanted, asynchronous=False) or ()))
             except KafkaException as error:
                 words.put((error.args[0], wanted))
+            except RuntimeError:  # closed meanwhile: nobody waits for the word any more
+                words.put((KafkaError(KafkaError._STATE), wanted))
 
         if self._leaving:
             ask()
