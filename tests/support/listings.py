@@ -8,6 +8,7 @@ sends what `events` with the same arguments returns.
 import argparse
 import json
 import random
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -117,9 +118,19 @@ def main() -> None:
     parser.add_argument("--photos", default="")
     for name in ("count", "updates", "deletions", "bad", "seed"):
         parser.add_argument(f"--{name}", type=int, default=0)
+    parser.add_argument("--rate", type=float, default=0.0, help="events a second; 0: as fast as it goes")
     given = parser.parse_args()
     mix = Mix(given.count, given.updates, given.deletions, given.bad, given.photos, given.seed)
-    print(send(given.bootstrap, given.topic, ((one.key, one.value, one.headers) for one in events(mix))))
+    paced = _paced(events(mix), given.rate)
+    print(send(given.bootstrap, given.topic, ((one.key, one.value, one.headers) for one in paced)))
+
+
+def _paced(stream: Iterator[Event], rate: float) -> Iterator[Event]:
+    began = time.monotonic()
+    for number, event in enumerate(stream):
+        if rate and (ahead := began + number / rate - time.monotonic()) > 0:
+            time.sleep(ahead)
+        yield event
 
 
 if __name__ == "__main__":

@@ -84,10 +84,13 @@ def check_outcomes(stream: Stream, topics: TopicNames, *, exactly_once: bool) ->
     for origin, records in outcomes.items():
         ids = {record.headers.get("mmcat-result-id") for record in records}
         assert len(ids) == 1, f"the same work has two ids: {origin} {ids}"
-    _check_dead_letters(stream, kinds, inputs)
+    check_dead_letters(stream)
 
 
-def _check_dead_letters(stream: Stream, kinds: dict[Origin, Kind], inputs: dict[Origin, Record]) -> None:
+def check_dead_letters(stream: Stream) -> None:
+    """Only bad events are dead letters, byte for byte, with a code and with the headers that travel on."""
+    kinds = stream.kind_of()
+    inputs = {(one.partition, one.offset): one for one in stream.input}
     for letter in stream.dead_letters:
         origin = origin_of(letter)
         assert kinds[origin] is Kind.BAD, f"a good event was refused: {letter}"

@@ -1,0 +1,22 @@
+"""The fault matrix: the real service on real servers, struck at marked points, judged by an oracle. `make chaos`.
+
+In the order of a trial:
+
+    site      the servers that trials share: Apache Kafka (one broker or three), Valkey
+    cluster   three brokers
+    trial     one trial: topics, photo host, load, services, replay; what is read back at the end
+    watch     snapshots of commits and of what the processes hold, all along
+    entry     how a service under trial is started: `python -m tests.chaos.entry consume`
+    points    where it can be struck: wraps methods of the service, in its process only
+    mutations breaks one promise each, to prove that the oracle sees it
+    evidence  what the service under trial writes down of itself
+    oracle    what was promised, as pure functions over what was read back
+    rows      the faults, one function each
+    matrix    runs rows, appends trials to a file, goes on where it stopped
+    table     the trials as the table of docs/reliability.md
+    soak      one service at full rate with churn and faults; memory, descriptors and lag as a plot
+    plot      draws it
+
+`test_oracle` holds the oracle against made-up logs, `test_kill_points` runs each point once, `test_mutations` each
+mutation.
+"""

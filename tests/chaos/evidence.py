@@ -1,0 +1,136 @@
+"""What a service under trial writes down of itself while it works, line by line, so that a kill leaves it readable.
+
+The chaos entry writes (`Diary`), the oracle reads (`read_evidence`): which offsets were polled under which lease, which
+commits the broker confirmed, how a lease ended, where a fault struck and what was in flight then. It bounds what may be
+repeated and shows that a fault struck; what came out is never taken from here, only from the topics.
+"""
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+Origin = tuple[int, int]
+"""Partition and offset of the input topic."""
+
+LEASE_HEADER: Final = "mmcat-test-lease"
+"""Names the lease under which an outcome was worked; only services under trial write it."""
+LIVE: Final = "live"
+REPLAY: Final = "replay"
+
+
+class Diary:
+    """One process's lines. Each is one write to a file opened for appending: whole, or not there at all."""
+
+    def __init__(self, folder: Path, role: str) -> None:
+        self.role = role
+        self._file = os.open(folder / f"evidence-{os.getpid()}.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+    def write(self, what: str, **facts: Any) -> None:
+        """Note a fact, with the time."""
+        line = {"at": time.time(), "pid": os.getpid(), "role": self.role, "what": what, **facts}
+        os.write(self._file, json.dumps(line).encode() + b"\n")
+
+
+@dataclass(slots=True)
+class LeaseNotes:
+    """One holding of one partition of the input topic.
+
+    Args:
+        role: live or replay.
+        begun_at: seconds since 1970.
+        polled: ranges of offsets, ends included.
+        committed: highest offset that the broker confirmed under it.
+        ended: revoked, lost or sought_back; None: its process ended first.
+    """
+
+    name: str
+    role: str
+    topic: str
+    partition: int
+    begun_at: float
+    polled: list[tuple[int, int]] = field(default_factory=list)
+    committed: int = -1
+    ended: str | None = None
+
+    @property
+    def lapsed(self) -> bool:
+        """Whether it ended with work on its way that nobody could call back."""
+        return self.ended != "revoked"
+
+    def origins(self) -> Iterable[Origin]:
+        """Everything polled under it."""
+        return ((self.partition, offset) for first, last in self.polled for offset in range(first, last + 1))
+
+    def abandoned(self) -> Iterable[Origin]:
+        """What was polled under it and not committed when it ended."""
+        return (origin for origin in self.origins() if origin[1] >= self.committed)
+
+
+@dataclass(frozen=True, slots=True)
+class Strike:
+    """A fault at its point, from inside.
+
+    Args:
+        passes: how often the point was passed with events in flight.
+        in_flight: events between poll and acknowledgement.
+    """
+
+    point: str
+    passes: int
+    in_flight: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """All that the processes of one trial wrote down."""
+
+    leases: Mapping[str, LeaseNotes]
+    strikes: tuple[Strike, ...] = ()
+
+    def may_repeat(self) -> Counter[Origin]:
+        """How many outcomes beyond the first each input may have, at least once being promised."""
+        live = (lease for lease in self.leases.values() if lease.role == LIVE)
+        return Counter(origin for lease in live for origin in lease.abandoned())
+
+    def replayed(self) -> Counter[Origin]:
+        """How often each input was polled by a replay."""
+        replays = (lease for lease in self.leases.values() if lease.role == REPLAY)
+        return Counter(origin for lease in replays for origin in lease.origins())
+
+
+def read_evidence(folder: Path) -> Evidence:
+    """Read what all processes wrote into the folder; a last line that a kill cut short is left out."""
+    lines: list[dict[str, Any]] = []
+    for path in folder.glob("evidence-*.jsonl"):
+        whole = path.read_bytes().split(b"\n")[:-1]
+        lines += [json.loads(line) for line in whole]
+    return gather(sorted(lines, key=lambda line: line["at"]))
+
+
+def gather(lines: Iterable[Mapping[str, Any]]) -> Evidence:
+    """Make evidence of lines in order of time."""
+    leases: dict[str, LeaseNotes] = {}
+    latest: dict[tuple[int, int], LeaseNotes] = {}  # process and partition → its last lease
+    strikes: list[Strike] = []
+    for line in lines:
+        what = line["what"]
+        if what == "begun":
+            lease = LeaseNotes(line["lease"], line["role"], line["topic"], line["partition"], line["at"])
+            leases[lease.name] = latest[line["pid"], lease.partition] = lease
+        elif what == "polled":
+            leases[line["lease"]].polled.append((line["first"], line["last"]))
+        elif what == "ended":
+            leases[line["lease"]].ended = line["how"]
+        elif what == "committed":
+            held = latest.get((line["pid"], line["partition"]))
+            if held is not None:
+                held.committed = max(held.committed, line["offset"])
+        elif what == "strike":
+            strikes.append(Strike(line["point"], line["passes"], line["in_flight"], line["at"]))
+    return Evidence(leases, tuple(strikes))

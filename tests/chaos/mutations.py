@@ -1,0 +1,133 @@
+"""One broken promise each, put into the service's process by the chaos entry: what the oracle must object to.
+
+Each is a mistake that a stream processor of this kind has been seen to make. test_mutations.py runs service, mutation
+and oracle together.
+"""
+
+import itertools
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final
+
+from consumer import pipeline, results, view
+from consumer.assignment import Assignment
+from consumer.kafka import KafkaException, TopicPartition
+from consumer.offsets import Lease
+from consumer.pipeline import Pipeline
+from consumer.records import Outgoing
+from consumer.view import View
+from tests.chaos.points import Method, after, wrap
+
+DROP_EACH: Final = 20
+
+
+def commit_early() -> None:
+    """Commit what was polled, as auto-commit does."""
+    wrap(Lease, "_low", lambda _: lambda lease: lease._next)
+
+
+def drop_one() -> None:
+    """Call an event finished that was never sent."""
+    count = itertools.count(1)
+
+    def make(method: Method) -> Method:
+        def publish(self: Pipeline, work: Any, records: list[Outgoing], outcome: str) -> Any:
+            if next(count) % DROP_EACH:
+                return method(self, work, records, outcome)
+            self._done(work, outcome, True)
+            return self._ordering.leave(work)
+
+        return publish
+
+    wrap(Pipeline, "_publish", make)
+
+
+def skip_revoked_check() -> None:
+    """Go on with work whose partition was given up."""
+    wrap(Lease, "ended", lambda _: property(lambda _: False))  # type: ignore[arg-type, return-value]
+
+
+def commit_after_lost() -> None:
+    """Commit partitions that somebody else has had since."""
+    kept: list[TopicPartition] = []
+
+    def make_lost(method: Method) -> Method:
+        def lost(self: Assignment, consumer: Any, partitions: list[TopicPartition]) -> None:
+            for lease in self._offsets.leases:
+                if (offset := lease.committable()) is not None:
+                    kept.append(TopicPartition(*lease.partition, offset))
+            method(self, consumer, partitions)
+
+        return lost
+
+    def make_commit(method: Method) -> Method:
+        def commit(self: Assignment, wait_s: float = 0.0) -> None:
+            if kept:
+                try:
+                    self._consumer.commit(offsets=kept, asynchronous=False)
+                    kept.clear()
+                except KafkaException:
+                    pass  # not a member again yet
+            method(self, wait_s)
+
+        return commit
+
+    wrap(Assignment, "_lost", make_lost)
+    wrap(Assignment, "commit", make_commit)
+
+
+def ranks_compared_wrongly() -> None:
+    """The view keeps the lower rank."""
+
+    def make(method: Method) -> Method:
+        def script(name: str) -> Any:
+            found = method(name)
+            swap = {"mine < theirs": "mine > theirs", "mine > theirs": "mine < theirs"}
+            text = re.sub("|".join(swap), lambda match: swap[match[0]], found.text)
+            if name == "view.lua" and text == found.text:
+                raise RuntimeError("the comparison in view.lua reads otherwise now: mend this mutation")
+            return view._Script(text, view.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+        return script
+
+    wrap(view, "_script", make)  # type: ignore[arg-type]
+
+
+def tombstone_without_rank() -> None:
+    """Publish deletions as bare nulls."""
+
+    def make(method: Method) -> Method:
+        def tombstone(*args: Any) -> Outgoing:
+            record: Outgoing = method(*args)
+            return replace(record, headers=[pair for pair in record.headers if pair[0] != "mmcat-rank"])
+
+        return tombstone
+
+    wrap(pipeline, "tombstone", make)  # type: ignore[arg-type]
+
+
+def completeness_ignored() -> None:
+    """Rank answers that saw no photo like those that did."""
+    wrap(results, "completeness", lambda _: lambda _image: 2)  # type: ignore[arg-type]
+
+
+def marker_expired_early() -> None:
+    """Forget deletions at once."""
+
+    def forget(self: View, *_: Any) -> None:
+        self._marker_life_ms = 1
+
+    after(View, "__init__", forget)
+
+
+MUTATIONS: Final[dict[str, Callable[[], None]]] = {
+    "commit_early": commit_early,
+    "drop_one": drop_one,
+    "skip_revoked_check": skip_revoked_check,
+    "commit_after_lost": commit_after_lost,
+    "ranks_compared_wrongly": ranks_compared_wrongly,
+    "tombstone_without_rank": tombstone_without_rank,
+    "completeness_ignored": completeness_ignored,
+    "marker_expired_early": marker_expired_early,
+}

@@ -1,0 +1,334 @@
+"""One trial: topics of its own, a photo host, load from another process, the service under trial, and the reckoning.
+
+    with Trial(site, folder) as trial:
+        trial.load(400, rate=150)
+        service = trial.service("a", strike="before_commit:3")
+        ...
+        verdict = trial.reckon()
+
+Rows (rows.py) and tests say what happens in between.
+"""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
+
+import numpy as np
+import redis
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+from confluent_kafka.cimpl import NewTopic
+from PIL import Image
+
+from mmcat.cli.processes import log_tail, spawn, stop_process
+from tests.chaos.evidence import Evidence, read_evidence
+from tests.chaos.oracle import Case, Held, Verdict, highest_per_key, judge
+from tests.chaos.site import Site
+from tests.chaos.watch import Watch
+from tests.support.broker import DEADLINE_S, Record, TopicNames, end_offsets, random_topics, read_topic, send
+from tests.support.listings import Mix, events
+from tests.support.outcomes import Stream, drained, read_stream
+from tests.support.service import ServiceProcess
+from tests.support.waiting import eventually
+from training.shop.photo_host import Fault, FaultPlan, PhotoHost
+
+PARTITIONS: Final = 3
+DRAIN_S: Final = 120.0
+LATE_S: Final = 1.5
+"""How long a photo that is uploaded late is missing."""
+LATE_EACH: Final = 8
+SHORT: Final = {
+    "MMCAT_KAFKA__HEARTBEAT_INTERVAL_MS": "300",
+    "MMCAT_KAFKA__SESSION_TIMEOUT_MS": "2000",
+    "MMCAT_KAFKA__MAX_POLL_INTERVAL_MS": "4000",
+    "MMCAT_COMMIT_INTERVAL_S": "0.2",
+    "MMCAT_PHOTO__DEADLINE_S": "1",
+    "MMCAT_SHUTDOWN_S": "2",
+    "MMCAT_REVOKE_S": "1",
+    "MMCAT_BATCH__MAX_LISTINGS": "16",
+    "MMCAT_TEST_MODEL_MS": "30",
+    "MMCAT_LOG__LEVEL": "info",
+}
+"""Settings under which faults show quickly: a session of 2 s, 4 s between polls."""
+
+
+@dataclass
+class Trial:
+    """What one trial works with. As a context manager it ends every process that it started."""
+
+    site: Site
+    folder: Path
+    mode: str = "at_least_once"
+    mutation: str = ""
+    env: dict[str, str] = field(default_factory=dict)
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.topics: TopicNames = random_topics()
+        self.group = self.prefix = f"chaos-{uuid.uuid4().hex[:10]}"
+        self.services: dict[str, Member] = {}
+        self.photo_faults: FaultPlan = late_ones
+        self.mixes: list[Mix] = []
+        self.struck_at: float | None = None
+        self._senders: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> Self:
+        self._make_topics()
+        self.photos = PhotoHost(_photo, lambda name: self.photo_faults(name))
+        self.photos.start()
+        self.watch = Watch(self.site.bootstrap, self.topics, self.group, PARTITIONS, self._pids)
+        self.watch.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for service in self.services.values():
+            service.resume()
+            service.__exit__(kind, error, trace)
+        for sender in self._senders:
+            stop_process(sender, 0)
+        self.photos.stop()
+        self.watch.stop()
+
+    # what happens ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def load(self, count: int, rate: float = 0.0) -> "subprocess.Popen[bytes]":
+        """Start a process that sends listings, updates, deletions and bad events; it ends when all are acknowledged."""
+        seed = self.seed * 1000 + len(self.mixes)
+        mix = Mix(count, count // 4, count // 20, count // 20, self.photos.base_url, seed)
+        self.mixes.append(mix)
+        given = ["--bootstrap", self.site.bootstrap, "--topic", self.topics.input, "--photos", mix.photos]
+        for name in ("count", "updates", "deletions", "bad", "seed"):
+            given += [f"--{name}", str(getattr(mix, name))]
+        command = [sys.executable, "-m", "tests.support.listings", *given, "--rate", str(rate)]
+        sender = spawn(command, self.folder / "load.log")
+        self._senders.append(sender)
+        return sender
+
+    def send_now(self, count: int) -> None:
+        """Send so many events and wait until they are acknowledged."""
+        mix = Mix(count, count // 4, count // 20, count // 20, self.photos.base_url, self.seed * 1000 + len(self.mixes))
+        self.mixes.append(mix)
+        send(self.site.bootstrap, self.topics.input, ((one.key, one.value, one.headers) for one in events(mix)))
+
+    def service(self, name: str = "a", strike: str = "", **more: str) -> "Member":
+        """Start a member of the group under this name, or start it again."""
+        env = {**self._environment(), **more, "MMCAT_TEST_STRIKE": strike}
+        service = Member(env, self.folder / name, (sys.executable, "-m", "tests.chaos.entry", "consume"))
+        if (old := self.services.get(name)) is not None:
+            service.http_port = old.http_port
+        service.folder.mkdir(exist_ok=True)
+        self.services[name] = service
+        service.start()
+        return service
+
+    def struck(self, when: float | None = None) -> None:
+        """Note when the fault struck."""
+        self.struck_at = when or time.time()
+
+    def in_flight(self, name: str = "a") -> int:
+        """What a member says that it holds."""
+        return int(self.services[name].metric("mmcat_queue_listings", queue="in_flight") or 0)
+
+    def wait_busy(self, name: str = "a", committed: int = 20) -> int:
+        """Wait until work is committed and more is in flight; returns how much is."""
+        service = self.services[name]
+        service.until(lambda: self.watch.committed() >= committed, "some work is committed", DRAIN_S)
+        held: list[int] = []
+        service.until(lambda: held.append(self.in_flight(name)) or held[-1], "work is in flight", DRAIN_S)
+        return held[-1]
+
+    def replay(self) -> dict[str, Any]:
+        """Replay the first half of the input beside the live service; returns its summary."""
+        ends = end_offsets(self.site.bootstrap, self.topics.input)
+        to = ",".join(f"{partition}:{end // 2}" for partition, end in ends.items())
+        env = {**_inherited(), **self._environment()}
+        command = [sys.executable, "-m", "tests.chaos.entry", "replay", "--to", to, "--json"]
+        log = self.folder / "replay.log"
+        with log.open("ab") as said:
+            done = subprocess.run(
+                command, env=env, stdout=subprocess.PIPE, stderr=said, timeout=DRAIN_S, check=False
+            )
+        assert done.returncode == 0, f"the replay ended with {done.returncode}: {log_tail(log)}"
+        summary: dict[str, Any] = json.loads(done.stdout)
+        return summary
+
+    # the reckoning ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def settle(self) -> None:
+        """Wait until all senders are through, all is committed, and the view is as the topic."""
+        for sender in self._senders:
+            assert sender.wait(DRAIN_S) == 0, log_tail(self.folder / "load.log")
+        eventually(self._drained, "all is committed", DRAIN_S, every_s=0.3)
+        ends = end_offsets(self.site.bootstrap, self.topics.output)
+        eventually(lambda: self._view_at(ends), "the view has read the topic", DRAIN_S, every_s=0.2)
+
+    def reckon(self, *, replay: bool = True, compact: bool = False, settle: bool = True) -> Verdict:
+        """Let everything settle, replay a part beside the live service, read all back and ask the oracle."""
+        if settle:
+            self.settle()
+            if replay:
+                self.replay()
+                self.settle()
+        self.watch.stop()
+        for service in self.services.values():
+            if service.process.poll() is None:
+                service.terminate()
+        return judge(self.case(compact=compact))
+
+    def case(self, *, compact: bool = False) -> Case:
+        """Read back all that the trial left."""
+        stream = self._stream()
+        return Case(
+            stream=stream,
+            output_topic=self.topics.output,
+            dead_letter_topic=self.topics.dead_letter,
+            evidence=self.evidence(),
+            view=self._view(stream),
+            snapshots=self.watch.snapshots,
+            usage=self.watch.usage,
+            compacted=self._compacted() if compact else None,
+            exactly_once=self.mode == "exactly_once",
+        )
+
+    def evidence(self) -> Evidence:
+        """What the processes wrote down so far."""
+        return read_evidence(self.folder)
+
+    def recovered_after_s(self) -> float | None:
+        """Seconds from the fault until more was committed than at the fault; None: never seen."""
+        if self.struck_at is None:
+            return None
+        before = [sum(one.committed.values()) for one in self.watch.snapshots if one.at <= self.struck_at]
+        level = before[-1] if before else 0
+        for snapshot in self.watch.snapshots:
+            if snapshot.at > self.struck_at and sum(snapshot.committed.values()) > level:
+                return snapshot.at - self.struck_at
+        return None
+
+    def _stream(self) -> Stream:
+        sent = [event for mix in self.mixes for event in events(mix)]
+        return read_stream(self.site.bootstrap, self.topics, sent)
+
+    def _drained(self) -> bool:
+        return drained(self.site.bootstrap, self.topics, self.group)
+
+    def _view_at(self, ends: dict[int, int]) -> bool:
+        with redis.Redis.from_url(self.site.view_url) as client:
+            found = client.hgetall(f"{self.prefix}:positions:{self.topics.output}")
+        return all(int(found.get(b"%d" % partition, b"-2")) >= end or not end for partition, end in ends.items())
+
+    def _view(self, stream: Stream) -> dict[bytes, Held]:
+        keys = list(highest_per_key(one for one in stream.output if "mmcat-rank" in one.headers))
+        with redis.Redis.from_url(self.site.view_url) as client:
+            pipe = client.pipeline(transaction=False)
+            for key in keys:
+                name = f"{self.prefix}:product:{{{key.decode()}}}"
+                pipe.hmget(name, ["rank", "result"])
+                pipe.pttl(name)
+            answers = pipe.execute()
+        pairs = zip(answers[::2], answers[1::2], strict=True)
+        return {
+            key: Held(rank, result, life if life >= 0 else None)
+            for key, ((rank, result), life) in zip(keys, pairs, strict=True)
+        }
+
+    def _compacted(self) -> list[Record]:
+        """Let the cleaner go over the output topic at last, and read what it leaves."""
+        entries = {"min.compaction.lag.ms": "0", "min.cleanable.dirty.ratio": "0.001", "segment.ms": "100"}
+        wanted = ConfigResource(
+            ResourceType.TOPIC,
+            self.topics.output,
+            incremental_configs=[
+                ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in entries.items()
+            ],
+        )
+        admin = AdminClient({"bootstrap.servers": self.site.bootstrap})
+        for future in admin.incremental_alter_configs([wanted]).values():
+            future.result(DEADLINE_S)
+        before = len(read_topic(self.site.bootstrap, self.topics.output))
+        time.sleep(0.2)  # a segment is old enough to be closed by the next record
+        rolls = [b"roll-%d" % number for number in range(4 * PARTITIONS)]
+        send(self.site.bootstrap, self.topics.output, [(key, b"{}", {}) for key in rolls])
+
+        def cleaned() -> list[Record]:
+            left = [one for one in read_topic(self.site.bootstrap, self.topics.output) if one.key not in rolls]
+            return left if len(left) < before else []
+
+        return eventually(cleaned, "the cleaner went over the output topic", 60.0, every_s=0.5)
+
+    # its parts ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            **SHORT,
+            "MMCAT_KAFKA__BOOTSTRAP_SERVERS": self.site.bootstrap,
+            "MMCAT_KAFKA__GROUP_ID": self.group,
+            "MMCAT_VIEW__URL": self.site.view_url,
+            "MMCAT_VIEW__PREFIX": self.prefix,
+            "MMCAT_PHOTO__ALLOW": "127.0.0.1",
+            "MMCAT_PHOTO__PORTS": str(urlsplit(self.photos.base_url).port),
+            "MMCAT_TEST_EVIDENCE": str(self.folder),
+            "MMCAT_TEST_MUTATION": self.mutation,
+            **self.topics.env(),
+            **self.env,
+        }
+
+    def _make_topics(self) -> None:
+        names = self.topics
+        lagged = {"cleanup.policy": "compact", "min.compaction.lag.ms": "86400000"}
+        wanted = {names.input: {"message.timestamp.type": "LogAppendTime"}, names.output: lagged}
+        admin = AdminClient({"bootstrap.servers": self.site.bootstrap})
+        made = admin.create_topics(
+            [
+                NewTopic(name, PARTITIONS, self.site.replication, config=wanted.get(name, {}))
+                for name in (names.input, names.output, names.review, names.dead_letter)
+            ]
+        )
+        for future in made.values():
+            future.result(DEADLINE_S)
+
+    def _pids(self) -> list[int]:
+        return [one.process.pid for one in list(self.services.values()) if one.process.poll() is None]
+
+
+class Member(ServiceProcess):
+    """A service process that can also be stopped and continued."""
+
+    def stall(self) -> None:
+        """SIGSTOP."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT; harmless where it runs or has ended."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+
+
+def late_ones(name: str) -> Fault | None:
+    """Every eighth photo is uploaded late."""
+    return Fault(missing_s=LATE_S) if int(Path(name).stem) % LATE_EACH == 0 else None
+
+
+def _photo(name: str) -> bytes:
+    noise = np.random.default_rng(int(Path(name).stem)).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    body = io.BytesIO()
+    Image.fromarray(noise).save(body, "JPEG")
+    return body.getvalue()
+
+
+def _inherited() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("MMCAT_")} | {
+        "OMP_NUM_THREADS": "1"
+    }
