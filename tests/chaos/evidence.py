@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,9 +43,10 @@ class LeaseNotes:
 
     Args:
         role: live or replay.
+        pid: of the process that held it.
         begun_at: seconds since 1970.
-        polled: ranges of offsets, ends included.
-        committed: highest offset that the broker confirmed under it.
+        polled: first and last offset of what one poll brought, and when.
+        commits: offsets that the broker confirmed under it, and when.
         ended: revoked, lost or sought_back; None: its process ended first.
     """
 
@@ -52,9 +54,10 @@ class LeaseNotes:
     role: str
     topic: str
     partition: int
+    pid: int
     begun_at: float
-    polled: list[tuple[int, int]] = field(default_factory=list)
-    committed: int = -1
+    polled: list[tuple[int, int, float]] = field(default_factory=list)
+    commits: list[tuple[int, float]] = field(default_factory=list)
     ended: str | None = None
 
     @property
@@ -62,13 +65,15 @@ class LeaseNotes:
         """Whether it ended with work on its way that nobody could call back."""
         return self.ended != "revoked"
 
-    def origins(self) -> Iterable[Origin]:
-        """Everything polled under it."""
-        return ((self.partition, offset) for first, last in self.polled for offset in range(first, last + 1))
+    def origins(self, until: float = inf) -> Iterable[Origin]:
+        """Everything polled under it, up to a moment."""
+        spans = ((first, last) for first, last, at in self.polled if at <= until)
+        return ((self.partition, offset) for first, last in spans for offset in range(first, last + 1))
 
-    def abandoned(self) -> Iterable[Origin]:
-        """What was polled under it and not committed when it ended."""
-        return (origin for origin in self.origins() if origin[1] >= self.committed)
+    def abandoned(self, until: float = inf) -> Iterable[Origin]:
+        """What was polled under it and not committed when it ended, or at a moment."""
+        committed = max((offset for offset, at in self.commits if at <= until), default=0)
+        return (origin for origin in self.origins(until) if origin[1] >= committed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +103,11 @@ class Evidence:
         live = (lease for lease in self.leases.values() if lease.role == LIVE)
         return Counter(origin for lease in live for origin in lease.abandoned())
 
+    def in_flight(self, at: float) -> int:
+        """How many events were polled and uncommitted at a moment."""
+        live = (lease for lease in self.leases.values() if lease.role == LIVE)
+        return len({origin for lease in live for origin in lease.abandoned(at)})
+
     def replayed(self) -> Counter[Origin]:
         """How often each input was polled by a replay."""
         replays = (lease for lease in self.leases.values() if lease.role == REPLAY)
@@ -121,16 +131,16 @@ def gather(lines: Iterable[Mapping[str, Any]]) -> Evidence:
     for line in lines:
         what = line["what"]
         if what == "begun":
-            lease = LeaseNotes(line["lease"], line["role"], line["topic"], line["partition"], line["at"])
-            leases[lease.name] = latest[line["pid"], lease.partition] = lease
+            lease = LeaseNotes(*(line[name] for name in ("lease", "role", "topic", "partition", "pid", "at")))
+            leases[lease.name] = latest[lease.pid, lease.partition] = lease
         elif what == "polled":
-            leases[line["lease"]].polled.append((line["first"], line["last"]))
+            leases[line["lease"]].polled.append((line["first"], line["last"], line["at"]))
         elif what == "ended":
             leases[line["lease"]].ended = line["how"]
         elif what == "committed":
             held = latest.get((line["pid"], line["partition"]))
             if held is not None:
-                held.committed = max(held.committed, line["offset"])
+                held.commits.append((line["offset"], line["at"]))
         elif what == "strike":
             strikes.append(Strike(line["point"], line["passes"], line["in_flight"], line["at"]))
     return Evidence(leases, tuple(strikes))

@@ -283,10 +283,14 @@ def check_compacted(case: Case) -> None:
 
 
 def check_flat(case: Case) -> None:
-    """What a process holds does not grow: the last third of its life against the middle third."""
+    """What a process holds does not grow once it works: the last third of its life against the middle third."""
+    warm: dict[int, float] = {}
+    for lease in case.evidence.leases.values():
+        warm[lease.pid] = min(lease.begun_at + WARM_S, warm.get(lease.pid, float("inf")))
     lives: dict[int, list[Usage]] = defaultdict(list)
     for usage in case.usage:
-        lives[usage.pid].append(usage)
+        if usage.at >= warm.get(usage.pid, float("inf")):
+            lives[usage.pid].append(usage)
     for pid, life in lives.items():
         if len(life) < FLAT_SAMPLES:
             continue
@@ -296,6 +300,8 @@ def check_flat(case: Case) -> None:
             assert now <= was + slack, f"process {pid}: {what} rose from {was} to {now}"
 
 
+WARM_S: Final = 2.0
+"""After its first assignment a process has all its threads and pools."""
 FLAT_SAMPLES: Final = 60
 FLAT_SLACK: Final = {"rss_bytes": 48 * 2**20, "threads": 8, "descriptors": 48}
 """Above what connections, thread pools and allocators breathe in a short trial; a leak of one per event is far more."""

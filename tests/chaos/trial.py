@@ -17,6 +17,8 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -34,9 +36,18 @@ from tests.chaos.evidence import Evidence, read_evidence
 from tests.chaos.oracle import Case, Held, Verdict, highest_per_key, judge
 from tests.chaos.site import Site
 from tests.chaos.watch import Watch
-from tests.support.broker import DEADLINE_S, Record, TopicNames, end_offsets, random_topics, read_topic, send
+from tests.support.broker import (
+    DEADLINE_S,
+    Record,
+    TopicNames,
+    end_offsets,
+    random_topics,
+    read_topic,
+    reader,
+    send,
+)
 from tests.support.listings import Mix, events
-from tests.support.outcomes import Stream, drained, read_stream
+from tests.support.outcomes import Stream, read_stream
 from tests.support.service import ServiceProcess
 from tests.support.waiting import eventually
 from training.shop.photo_host import Fault, FaultPlan, PhotoHost
@@ -105,9 +116,7 @@ class Trial:
 
     def load(self, count: int, rate: float = 0.0) -> "subprocess.Popen[bytes]":
         """Start a process that sends listings, updates, deletions and bad events; it ends when all are acknowledged."""
-        seed = self.seed * 1000 + len(self.mixes)
-        mix = Mix(count, count // 4, count // 20, count // 20, self.photos.base_url, seed)
-        self.mixes.append(mix)
+        mix = self._mix(count)
         given = ["--bootstrap", self.site.bootstrap, "--topic", self.topics.input, "--photos", mix.photos]
         for name in ("count", "updates", "deletions", "bad", "seed"):
             given += [f"--{name}", str(getattr(mix, name))]
@@ -116,11 +125,16 @@ class Trial:
         self._senders.append(sender)
         return sender
 
-    def send_now(self, count: int) -> None:
-        """Send so many events and wait until they are acknowledged."""
-        mix = Mix(count, count // 4, count // 20, count // 20, self.photos.base_url, self.seed * 1000 + len(self.mixes))
-        self.mixes.append(mix)
+    def send(self, count: int) -> None:
+        """Send so many listings, and what belongs to them, and wait until they are acknowledged."""
+        mix = self._mix(count)
         send(self.site.bootstrap, self.topics.input, ((one.key, one.value, one.headers) for one in events(mix)))
+
+    def _mix(self, count: int) -> Mix:
+        seed = self.seed * 1000 + len(self.mixes)
+        mix = Mix(count, count // 4, count // 16, max(2, count // 20), self.photos.base_url, seed)
+        self.mixes.append(mix)
+        return mix
 
     def service(self, name: str = "a", strike: str = "", **more: str) -> "Member":
         """Start a member of the group under this name, or start it again."""
@@ -129,13 +143,17 @@ class Trial:
         if (old := self.services.get(name)) is not None:
             service.http_port = old.http_port
         service.folder.mkdir(exist_ok=True)
-        self.services[name] = service
         service.start()
+        self.services[name] = service
         return service
 
     def struck(self, when: float | None = None) -> None:
-        """Note when the fault struck."""
+        """Note when the fault struck; how much was in flight then, the members' diaries tell."""
         self.struck_at = when or time.time()
+
+    def held_at_strike(self) -> int:
+        """Events that were polled before the fault and committed after it, or never."""
+        return self.evidence().in_flight(self.struck_at or 0.0)
 
     def in_flight(self, name: str = "a") -> int:
         """What a member says that it holds."""
@@ -164,13 +182,24 @@ class Trial:
         summary: dict[str, Any] = json.loads(done.stdout)
         return summary
 
+    @contextmanager
+    def intruder(self) -> Iterator[None]:
+        """Join the group as somebody who takes partitions and does nothing: members have to give some up."""
+        given: list[object] = []
+        member = {"partition.assignment.strategy": "cooperative-sticky", "session.timeout.ms": 2000}
+        with reader(self.site.bootstrap, **{"group.id": self.group, "heartbeat.interval.ms": 300, **member}) as consumer:
+            consumer.subscribe([self.topics.input], on_assign=lambda _, partitions: given.extend(partitions))
+            eventually(lambda: consumer.poll(0.05) is not None or given, "the intruder is let in", DRAIN_S)
+            yield
+
     # the reckoning ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def settle(self) -> None:
         """Wait until all senders are through, all is committed, and the view is as the topic."""
         for sender in self._senders:
             assert sender.wait(DRAIN_S) == 0, log_tail(self.folder / "load.log")
-        eventually(self._drained, "all is committed", DRAIN_S, every_s=0.3)
+        wanted = {one: end for one, end in end_offsets(self.site.bootstrap, self.topics.input).items() if end}
+        eventually(lambda: self.watch.has_committed(wanted), "all is committed", DRAIN_S, every_s=0.1)
         ends = end_offsets(self.site.bootstrap, self.topics.output)
         eventually(lambda: self._view_at(ends), "the view has read the topic", DRAIN_S, every_s=0.2)
 
@@ -220,9 +249,6 @@ class Trial:
     def _stream(self) -> Stream:
         sent = [event for mix in self.mixes for event in events(mix)]
         return read_stream(self.site.bootstrap, self.topics, sent)
-
-    def _drained(self) -> bool:
-        return drained(self.site.bootstrap, self.topics, self.group)
 
     def _view_at(self, ends: dict[int, int]) -> bool:
         with redis.Redis.from_url(self.site.view_url) as client:

@@ -6,7 +6,7 @@ gives no snapshot.
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Final
 
@@ -53,6 +53,10 @@ class Watch:
     def committed(self) -> int:
         """Offsets committed by the last snapshot, all partitions together."""
         return sum(self.snapshots[-1].committed.values()) if self.snapshots else 0
+
+    def has_committed(self, wanted: Mapping[int, int]) -> bool:
+        """Whether the last snapshot has just these offsets."""
+        return bool(self.snapshots) and dict(self.snapshots[-1].committed) == dict(wanted)
 
     def _run(self) -> None:
         try:

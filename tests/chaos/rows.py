@@ -1,0 +1,254 @@
+"""The rows of the matrix: one function per fault. Each gets a trial under which it starts, loads, strikes and heals.
+
+A row ends when the fault is over and whoever is to work on is running; the reckoning comes after it (matrix.py).
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import redis
+
+from mmcat.cli.servers import LocalValkey
+from tests.chaos.points import POINTS
+from tests.chaos.trial import DRAIN_S, Member, Trial
+from tests.support.waiting import eventually
+from training.shop.photo_host import Body, Fault
+
+LISTINGS: Final = 240
+RATE: Final = 120.0
+SESSION_S: Final = 2.0
+MAX_POLL_S: Final = 4.0
+SLOW: Final = {"MMCAT_TEST_MODEL_MS": "120", "MMCAT_LIMITS__IN_FLIGHT_LISTINGS": "150"}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A fault.
+
+    Args:
+        run: does it; gets the trial and its number.
+        trials: how many the full matrix has.
+        brokers: one or three.
+        missing: what the service lacks that the row needs; such a row is not run.
+        real: on the real engine with a tiny bundle, instead of a model without torch.
+    """
+
+    name: str
+    run: Callable[[Trial, int], None]
+    trials: int = 5
+    brokers: int = 1
+    missing: str = ""
+    real: bool = False
+
+
+def _loaded(trial: Trial, listings: int = LISTINGS, rate: float = RATE, **env: str) -> Member:
+    """A service under load, with work committed and work in flight."""
+    service = trial.service("a", **env)
+    service.wait_ready()
+    trial.load(listings, rate)
+    trial.wait_busy()
+    return service
+
+
+# kill -9 at a marked point ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def kill(point: str, trial: Trial, number: int) -> None:
+    """Killed at a pass that differs from trial to trial, started again at once."""
+    service = trial.service("a", strike=f"{point}:{1 + number % 5}")
+    service.wait_ready()
+    trial.load(LISTINGS, RATE)
+    if point == "in_revoke":
+        trial.wait_busy()
+        with trial.intruder():
+            service.process.wait(DRAIN_S)
+    service.process.wait(DRAIN_S)
+    trial.struck(trial.evidence().strikes[-1].at)
+    trial.service("a").wait_ready()
+
+
+# stalls and members ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def stall(seconds: float, trial: Trial, number: int) -> None:
+    """SIGSTOP for longer than the group waits, another member takes over, SIGCONT."""
+    trial.service("b").wait_ready()
+    service = _loaded(trial, 2 * LISTINGS)
+    service.stall()
+    trial.struck()
+    time.sleep(seconds)
+    service.resume()
+
+
+def churn(trial: Trial, number: int) -> None:
+    """Members come, are asked to go, and are killed, under load."""
+    _loaded(trial, 4 * LISTINGS)
+    trial.service("b").wait_ready()
+    trial.service("c").wait_ready()
+    trial.struck()
+    trial.services["b"].terminate()
+    trial.service("b")
+    trial.services["c"].kill()
+    trial.services["b"].wait_ready()
+
+
+def static_return(trial: Trial, number: int) -> None:
+    """A member with a stable name is killed and comes back under it before its session ends."""
+    service = _loaded(trial, MMCAT_KAFKA__INSTANCE_ID="one")
+    service.kill()
+    trial.struck()
+    trial.service("a", MMCAT_KAFKA__INSTANCE_ID="one").wait_ready()
+
+
+# brokers ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def broker_killed(trial: Trial, number: int) -> None:
+    """The broker that leads a partition of the output topic is killed, and comes back later."""
+    assert trial.site.cluster is not None
+    _loaded(trial, 4 * LISTINGS)
+    node = trial.site.cluster.leader(trial.topics.output, number % 3)
+    node.kill()
+    trial.struck()
+    time.sleep(4.0)
+    node.start()
+    trial.site.cluster.wait()
+
+
+def brokers_restarted(trial: Trial, number: int) -> None:
+    """All three are killed at once and started again."""
+    assert trial.site.cluster is not None
+    _loaded(trial, 4 * LISTINGS)
+    for node in trial.site.cluster.nodes:
+        node.kill()
+    trial.struck()
+    for node in trial.site.cluster.nodes:
+        node.start()
+    trial.site.cluster.wait()
+
+
+def coordinator_moved(trial: Trial, number: int) -> None:
+    """The broker that coordinates the group is killed: another one takes the group over."""
+    assert trial.site.cluster is not None
+    _loaded(trial, 4 * LISTINGS)
+    node = trial.site.cluster.coordinator()
+    node.kill()
+    trial.struck()
+    moved = trial.site.cluster
+    eventually(lambda: moved.coordinator() is not node, "another broker coordinates", DRAIN_S, every_s=0.5)
+    time.sleep(2.0)
+    node.start()
+    trial.site.cluster.wait()
+
+
+# the view ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def view_killed(trial: Trial, number: int) -> None:
+    """The view is killed; it comes back with nothing, as it keeps nothing on disk."""
+    assert trial.site.valkey is not None
+    _loaded(trial)
+    trial.site.valkey.kill()
+    trial.struck()
+    time.sleep(1.0)
+    trial.site.valkey.start()
+
+
+def view_emptied(trial: Trial, number: int) -> None:
+    """FLUSHALL while it is being written."""
+    _loaded(trial)
+    with redis.Redis.from_url(trial.site.view_url) as client:
+        client.flushall()
+    trial.struck()
+
+
+def view_failed_over(trial: Trial, number: int) -> None:
+    """The view is killed, and its address is taken over by a replica that lacks the last moments."""
+    valkey = trial.site.valkey
+    assert valkey is not None
+    with LocalValkey() as replica, redis.Redis.from_url(replica.url) as second:
+        second.replicaof("127.0.0.1", valkey.port)
+        eventually(lambda: _in_step(second), "the replica is in step", DRAIN_S)
+        _loaded(trial)
+        second.replicaof("NO", "ONE")
+        time.sleep(0.3)
+        valkey.kill()
+        trial.struck()
+        valkey.start()
+        with redis.Redis.from_url(valkey.url) as client:
+            client.replicaof("127.0.0.1", replica.port)
+            eventually(lambda: _in_step(client), "the new one has what the replica had", DRAIN_S)
+            client.replicaof("NO", "ONE")
+
+
+def _in_step(client: "redis.Redis") -> bool:
+    with suppress(redis.RedisError):
+        told = client.info("replication")
+        return told.get("master_link_status") == "up" and not told.get("master_sync_in_progress")
+    return False
+
+
+# photos ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def photo_slow(trial: Trial, number: int) -> None:
+    """Every photo takes longer than a listing waits."""
+    trial.photo_faults = lambda _: Fault(delay_s=3.0)
+    _loaded(trial)
+    trial.struck()
+
+
+def photo_dead(trial: Trial, number: int) -> None:
+    """The photo host is gone in the middle."""
+    _loaded(trial)
+    trial.photos.stop()
+    trial.struck()
+
+
+def photo_flapping(trial: Trial, number: int) -> None:
+    """The photo host answers 503 every other half second."""
+    trial.photo_faults = lambda _: Fault(status=503) if int(time.monotonic() * 2) % 2 else None
+    _loaded(trial)
+    trial.struck()
+
+
+def photo_malicious(trial: Trial, number: int) -> None:
+    """Bodies without end, cut bodies, garbage, pages."""
+    bodies = [Body.ENDLESS, Body.CUT, Body.GARBAGE, Body.HTML, Body.PHOTO]
+    trial.photo_faults = lambda name: Fault(body=bodies[int(name.partition(".")[0]) % len(bodies)])
+    _loaded(trial, MMCAT_PHOTO__MAX_BYTES="1000000")
+    trial.struck()
+
+
+_KILLS = [Row(f"kill -9 {point}", partial(kill, point), trials=20) for point in POINTS]
+_LATE = "late photos: no delay topics yet"
+_EXACTLY_ONCE = "exactly once: not there yet"
+
+ROWS: Final = {
+    row.name: row
+    for row in [
+        *_KILLS,
+        Row("kill -9 before_sending_offsets", churn, 20, missing=_EXACTLY_ONCE),
+        Row("kill -9 after_ending_transaction", churn, 20, missing=_EXACTLY_ONCE),
+        Row("kill -9 on the real engine", partial(kill, "after_inference"), real=True),
+        Row("SIGSTOP past session", partial(stall, SESSION_S + 1.0)),
+        Row("SIGSTOP past max.poll", partial(stall, MAX_POLL_S + 1.5)),
+        Row("group churn", churn),
+        Row("static return", static_return),
+        Row("broker killed", broker_killed, brokers=3),
+        Row("all brokers restarted", brokers_restarted, brokers=3),
+        Row("coordinator moved", coordinator_moved, brokers=3),
+        Row("view killed", view_killed),
+        Row("view emptied", view_emptied),
+        Row("view failed over", view_failed_over),
+        Row("photo host slow", photo_slow),
+        Row("photo host dead", photo_dead),
+        Row("photo host flapping", photo_flapping),
+        Row("photo host malicious", photo_malicious),
+        Row("an hour without photos, compressed", photo_dead, missing=_LATE),
+    ]
+}

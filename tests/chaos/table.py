@@ -1,0 +1,51 @@
+"""The trials as the table of docs/reliability.md, between its two marks; everything else of the page is left alone."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from tests.chaos.rows import ROWS
+
+BEGIN: Final = "<!-- trials: written by `make chaos` -->"
+END: Final = "<!-- end of trials -->"
+HEAD: Final = (
+    "| fault | mode | trials | strikes | events | lost | twice | seconds to recover, median (most) | broken promises |\n"
+    "| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
+)
+
+TrialLine = Mapping[str, Any]
+
+
+def write_table(page: Path, trials: Sequence[TrialLine]) -> None:
+    """Put the table of these trials into the page."""
+    text = page.read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    page.write_text(f"{before}{BEGIN}\n{render(trials)}{END}{after}", encoding="utf-8")
+
+
+def render(trials: Sequence[TrialLine]) -> str:
+    """A line per fault and mode, in the order of the matrix; what was not run says why."""
+    lines = []
+    for row in ROWS.values():
+        found: dict[str, list[TrialLine]] = {}
+        for one in trials:
+            if one["row"] == row.name:
+                found.setdefault(one["mode"], []).append(one)
+        for mode, ones in sorted(found.items()):
+            lines.append(_line(row.name, mode, ones))
+        if not found:
+            lines.append(f"| {row.name} | - | 0 | | | | | | not run{': ' if row.missing else ''}{row.missing} |\n")
+    return HEAD + "".join(lines)
+
+
+def _line(name: str, mode: str, trials: Sequence[TrialLine]) -> str:
+    struck = [one for one in trials if one["struck"]]
+    total = {what: sum(one[what] for one in struck) for what in ("events", "losses", "duplicates")}
+    times = [one["recovered_s"] for one in struck if one["recovered_s"] is not None]
+    recovered = f"{statistics.median(times):.1f} ({max(times):.1f})" if times else "-"
+    broken = sum(bool(one["objections"]) for one in struck)
+    said = f"in {broken} trials" if broken else "none"
+    cells = [name, mode.replace("_", " "), len(trials), len(struck), *total.values(), recovered, said]
+    return "| " + " | ".join(map(str, cells)) + " |\n"

@@ -1,0 +1,99 @@
+"""The oracle is proven by broken services: each breaks one promise in its process, and the oracle must object to it.
+
+Whatever the test does, the same load through the whole service passes in test_kill_points.py.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.chaos.mutations import MUTATIONS
+from tests.chaos.oracle import Verdict
+from tests.chaos.site import Site
+from tests.chaos.trial import DRAIN_S, Trial
+from tests.support.waiting import eventually
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+LISTINGS = 64
+
+
+def _work_through(trial: Trial) -> Verdict:
+    """A calm stream is enough to see it."""
+    trial.send(LISTINGS)
+    trial.service("a")
+    return trial.reckon(replay=False)
+
+
+def _kill_in_the_middle(trial: Trial) -> Verdict:
+    """Seen by whoever takes over."""
+    trial.send(4 * LISTINGS)
+    service = trial.service("a", MMCAT_TEST_MODEL_MS="300")
+    service.until(lambda: trial.watch.committed() > 0, "something is committed", DRAIN_S)
+    service.kill()
+    return _taken_over(trial)
+
+
+def _give_partitions_up(trial: Trial) -> Verdict:
+    """A slow member has to give partitions up with work in flight; a quick one takes them over."""
+    trial.send(4 * LISTINGS)
+    slow = trial.service("a", MMCAT_TEST_MODEL_MS="1000", MMCAT_REVOKE_S="0.1")
+    slow.until(lambda: trial.in_flight() > 2 * LISTINGS, "most is in flight", DRAIN_S)
+    quick = trial.service("b", MMCAT_TEST_MUTATION="")
+    quick.until(lambda: quick.metric("mmcat_listings_total", outcome="result"), "the quick one works", DRAIN_S)
+    worked = slow.metric("mmcat_batch_listings_count") or 0.0
+    slow.until(lambda: (slow.metric("mmcat_batch_listings_count") or 0.0) >= worked + 4, "the slow one too", DRAIN_S)
+    slow.kill()
+    return _taken_over(trial)
+
+
+def _stall_and_come_back(trial: Trial) -> Verdict:
+    """A member is stopped for longer than its session; another one does all of its work."""
+    stalled = trial.service("a", MMCAT_TEST_MODEL_MS="300")
+    trial.service("b", MMCAT_TEST_MUTATION="").wait_ready()
+    stalled.wait_ready()
+    trial.send(4 * LISTINGS)
+    stalled.until(lambda: trial.evidence().in_flight(float("inf")) > LISTINGS, "work is in flight", DRAIN_S)
+    stalled.stall()
+    trial.settle()
+    stalled.resume()
+    back = len(trial.watch.snapshots)
+
+    def went_back() -> bool:
+        later = trial.watch.snapshots[back:]
+        return any(sum(one.committed.values()) < sum(later[0].committed.values()) for one in later)
+
+    eventually(went_back, "a commit went back", DRAIN_S)
+    return trial.reckon(settle=False)
+
+
+def _taken_over(trial: Trial) -> Verdict:
+    trial.service("whole", MMCAT_TEST_MUTATION="")
+    return trial.reckon(replay=False)
+
+
+SEEN: Final[dict[str, tuple[Callable[[Trial], Verdict], str]]] = {
+    "commit_early": (_kill_in_the_middle, "commits"),
+    "drop_one": (_work_through, "outcomes"),
+    "skip_revoked_check": (_give_partitions_up, "order"),
+    "commit_after_lost": (_stall_and_come_back, "commits"),
+    "ranks_compared_wrongly": (_work_through, "view"),
+    "tombstone_without_rank": (_work_through, "ranks"),
+    "completeness_ignored": (_work_through, "ranks"),
+    "marker_expired_early": (_work_through, "view"),
+}
+"""Under which circumstances a mutation shows, and which promise the oracle says is broken."""
+
+
+def test_every_mutation_is_tried() -> None:
+    assert set(SEEN) == set(MUTATIONS)
+
+
+@pytest.mark.parametrize("mutation", SEEN)
+def test_the_oracle_objects_to(mutation: str, site: Site, tmp_path: Path) -> None:
+    happens, promise = SEEN[mutation]
+    with Trial(site, tmp_path / mutation, mutation=mutation) as trial:
+        verdict = happens(trial)
+    assert promise in verdict.promises, verdict.objections or "the oracle had nothing to object to"
