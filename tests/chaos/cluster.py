@@ -1,4 +1,4 @@
-"""Three brokers of Apache Kafka on this machine (KRaft, each also a controller), for the faults that need more than one.
+"""Three brokers of Apache Kafka on this machine (KRaft, each also a controller), for faults that need more than one.
 
 Everything is kept three times, two in step are enough: so one may be away. Used by site.py.
 """
@@ -90,5 +90,3 @@ class Cluster:
     def coordinator(self) -> Node:
         """The node that coordinates every group: there is one partition of offsets."""
         return self.leader("__consumer_offsets", 0)
-
-

@@ -1,9 +1,9 @@
 """`python -m tests.chaos.entry consume|replay …`: the program under trial, with a diary, a strike, and a mutation.
 
-    MMCAT_TEST_EVIDENCE   folder for what it writes down
-    MMCAT_TEST_STRIKE     POINT:N, kill -9 at the N-th pass of a point (points.py)
-    MMCAT_TEST_MUTATION   a promise to break (mutations.py)
-    MMCAT_TEST_REAL       1: the bundle that the settings name instead of a model without torch
+MMCAT_TEST_EVIDENCE   folder for what it writes down
+MMCAT_TEST_STRIKE     POINT:N, kill -9 at the N-th pass of a point (points.py)
+MMCAT_TEST_MUTATION   a promise to break (mutations.py)
+MMCAT_TEST_REAL       1: the bundle that the settings name instead of a model without torch
 """
 
 import os

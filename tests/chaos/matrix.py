@@ -77,7 +77,9 @@ class Matrix:
 
     def run(self, row: Row, mode: str, trials: int) -> bool:
         """Run what is missing of a row; returns whether the oracle had nothing to object to."""
-        done = Counter(one["struck"] for one in read_trials(self._file) if (one["row"], one["mode"]) == (row.name, mode))
+        done = Counter(
+            one["struck"] for one in read_trials(self._file) if (one["row"], one["mode"]) == (row.name, mode)
+        )
         number, left, clean = done.total(), trials - done[True], True
         tries = TRIES * left
         while left > 0 and tries > 0:

@@ -8,6 +8,7 @@ import itertools
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import sha1
 from typing import Any, Final
 
 from consumer import pipeline, results, view
@@ -54,9 +55,8 @@ def commit_after_lost() -> None:
 
     def make_lost(method: Method) -> Method:
         def lost(self: Assignment, consumer: Any, partitions: list[TopicPartition]) -> None:
-            for lease in self._offsets.leases:
-                if (offset := lease.committable()) is not None:
-                    kept.append(TopicPartition(*lease.partition, offset))
+            low = {lease.partition: lease.committable() for lease in self._offsets.leases}
+            kept.extend(TopicPartition(*one, offset) for one, offset in low.items() if offset is not None)
             method(self, consumer, partitions)
 
         return lost
@@ -87,7 +87,7 @@ def ranks_compared_wrongly() -> None:
             text = re.sub("|".join(swap), lambda match: swap[match[0]], found.text)
             if name == "view.lua" and text == found.text:
                 raise RuntimeError("the comparison in view.lua reads otherwise now: mend this mutation")
-            return view._Script(text, view.sha1(text.encode(), usedforsecurity=False).hexdigest())
+            return view._Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
         return script
 

@@ -323,8 +323,6 @@ def highest_per_key(records: Iterable[Record]) -> dict[bytes, Record]:
     """The highest-ranked record of each key; of equal ones the last."""
     found: dict[bytes, Record] = {}
     for record in records:
-        if record.key is not None and (
-            record.key not in found or rank_of(record) >= rank_of(found[record.key])
-        ):
+        if record.key is not None and (record.key not in found or rank_of(record) >= rank_of(found[record.key])):
             found[record.key] = record
     return found

@@ -10,7 +10,7 @@ from tests.chaos.rows import ROWS
 BEGIN: Final = "<!-- trials: written by `make chaos` -->"
 END: Final = "<!-- end of trials -->"
 HEAD: Final = (
-    "| fault | mode | trials | strikes | events | lost | twice | seconds to recover, median (most) | broken promises |\n"
+    "| fault | mode | trials | strikes | events | lost | twice | seconds to recover: median (most) | broken |\n"
     "| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
 )
 

@@ -1,4 +1,4 @@
-"""kill -9 at each marked point, one after the other in one stream: nothing lost, nothing but what was on its way twice."""
+"""kill -9 at each marked point, one after the other in one stream: nothing lost, only what was on its way twice."""
 
 import signal
 from pathlib import Path

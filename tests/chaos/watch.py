@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Final
 
 import psutil
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from tests.chaos.oracle import Place, Snapshot, Usage
 from tests.support.broker import TopicNames, reader
@@ -60,19 +60,23 @@ class Watch:
 
     def _run(self) -> None:
         try:
-            with reader(self._bootstrap, **{"group.id": self._group}) as consumer:
-                while not self._stopping.wait(EACH_S):
-                    self._look_at_processes()
-                    with suppress(KafkaException):
-                        answers = consumer.committed(self._inputs, timeout=ASK_S)
-                        ends: dict[Place, int] = {}
-                        for topic, partition in self._outputs:
-                            place = TopicPartition(topic, partition)
-                            _, ends[topic, partition] = consumer.get_watermark_offsets(place, timeout=ASK_S)
-                        known = {one.partition: one.offset for one in answers if one.error is None and one.offset >= 0}
-                        self.snapshots.append(Snapshot(time.time(), known, ends))
+            while not self._stopping.is_set():
+                # A client that only asks for commits does not look for a coordinator that moved: a new one does.
+                with suppress(KafkaException), reader(self._bootstrap, **{"group.id": self._group}) as consumer:
+                    while not self._stopping.wait(EACH_S):
+                        self._look_at_processes()
+                        self._ask(consumer)
         except BaseException as error:  # told by `stop`
             self.error = error
+
+    def _ask(self, consumer: Consumer) -> None:
+        answers = consumer.committed(self._inputs, timeout=ASK_S)
+        ends: dict[Place, int] = {}
+        for topic, partition in self._outputs:
+            _, ends[topic, partition] = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=ASK_S)
+        if all(one.error is None for one in answers):
+            known = {one.partition: one.offset for one in answers if one.offset >= 0}
+            self.snapshots.append(Snapshot(time.time(), known, ends))
 
     def _look_at_processes(self) -> None:
         for pid in self._pids():
