@@ -43,11 +43,13 @@ class Snapshot:
         at: seconds since 1970.
         committed: by partition of the input topic; absent where nothing is.
         ends: of the output and dead-letter topics.
+        lag: records of the input topic that were not committed.
     """
 
     at: float
     committed: Mapping[int, int]
     ends: Mapping[Place, int]
+    lag: int = 0
 
 
 @dataclass(frozen=True, slots=True)

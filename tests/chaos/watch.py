@@ -13,7 +13,7 @@ from typing import Final
 import psutil
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from tests.chaos.oracle import Place, Snapshot, Usage
+from tests.chaos.oracle import Snapshot, Usage
 from tests.support.broker import TopicNames, reader
 
 EACH_S: Final = 0.15
@@ -71,12 +71,14 @@ class Watch:
 
     def _ask(self, consumer: Consumer) -> None:
         answers = consumer.committed(self._inputs, timeout=ASK_S)
-        ends: dict[Place, int] = {}
-        for topic, partition in self._outputs:
-            _, ends[topic, partition] = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=ASK_S)
-        if all(one.error is None for one in answers):
-            known = {one.partition: one.offset for one in answers if one.offset >= 0}
-            self.snapshots.append(Snapshot(time.time(), known, ends))
+        ends = {
+            place: consumer.get_watermark_offsets(TopicPartition(*place), timeout=ASK_S)[1] for place in self._outputs
+        }
+        if any(one.error is not None for one in answers):
+            return
+        known = {one.partition: one.offset for one in answers if one.offset >= 0}
+        there = sum(consumer.get_watermark_offsets(one, timeout=ASK_S)[1] for one in self._inputs)
+        self.snapshots.append(Snapshot(time.time(), known, ends, there - sum(known.values())))
 
     def _look_at_processes(self) -> None:
         for pid in self._pids():
