@@ -100,18 +100,26 @@ class Evidence:
 
     def may_repeat(self) -> Counter[Origin]:
         """How many outcomes beyond the first each input may have, at least once being promised."""
-        live = (lease for lease in self.leases.values() if lease.role == LIVE)
-        return Counter(origin for lease in live for origin in lease.abandoned())
+        return Counter(origin for lease in self._live() for origin in lease.abandoned())
 
     def in_flight(self, at: float) -> int:
         """How many events were polled and uncommitted at a moment."""
-        live = (lease for lease in self.leases.values() if lease.role == LIVE)
-        return len({origin for lease in live for origin in lease.abandoned(at)})
+        return len({origin for lease in self._live() for origin in lease.abandoned(at)})
+
+    def reached(self, at: float) -> dict[int, int]:
+        """The highest offset of each partition that was polled by a moment."""
+        found: dict[int, int] = {}
+        for partition, offset in (one for lease in self._live() for one in lease.origins(at)):
+            found[partition] = max(offset, found.get(partition, -1))
+        return found
 
     def replayed(self) -> Counter[Origin]:
         """How often each input was polled by a replay."""
         replays = (lease for lease in self.leases.values() if lease.role == REPLAY)
         return Counter(origin for lease in replays for origin in lease.origins())
+
+    def _live(self) -> list[LeaseNotes]:
+        return [lease for lease in self.leases.values() if lease.role == LIVE]
 
 
 def read_evidence(folder: Path) -> Evidence:

@@ -200,7 +200,10 @@ class Trial:
         for sender in self._senders:
             assert sender.wait(DRAIN_S) == 0, log_tail(self.folder / "load.log")
         wanted = {one: end for one, end in end_offsets(self.site.bootstrap, self.topics.input).items() if end}
-        eventually(lambda: self.watch.has_committed(wanted), "all is committed", DRAIN_S, every_s=0.1)
+        try:
+            eventually(lambda: self.watch.has_committed(wanted), "all is committed", DRAIN_S, every_s=0.1)
+        except AssertionError as error:
+            raise AssertionError(f"{wanted} wanted, {self.watch.snapshots[-1:]} seen") from error
         ends = end_offsets(self.site.bootstrap, self.topics.output)
         eventually(lambda: self._view_at(ends), "the view has read the topic", DRAIN_S, every_s=0.2)
 
@@ -237,13 +240,13 @@ class Trial:
         return read_evidence(self.folder)
 
     def recovered_after_s(self) -> float | None:
-        """Seconds from the fault until more was committed than at the fault; None: never seen."""
+        """Seconds from the fault until all that was polled before it is committed; None: never seen."""
         if self.struck_at is None:
             return None
-        before = [sum(one.committed.values()) for one in self.watch.snapshots if one.at <= self.struck_at]
-        level = before[-1] if before else 0
+        reached = self.evidence().reached(self.struck_at)
         for snapshot in self.watch.snapshots:
-            if snapshot.at > self.struck_at and sum(snapshot.committed.values()) > level:
+            there = all(snapshot.committed.get(partition, 0) > offset for partition, offset in reached.items())
+            if snapshot.at > self.struck_at and there:
                 return snapshot.at - self.struck_at
         return None
 
