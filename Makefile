@@ -7,13 +7,15 @@ TORCH ?= default
 MMCAT_HOME ?= $(CURDIR)/.mmcat
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
+CHAOS_ARGS ?=
+SOAK_ARGS ?=
 export MMCAT_HOME
 
 bin := $(VENV)/bin
 backend := $(if $(filter-out default,$(TORCH)),--torch-backend=$(TORCH),)
 installed := $(VENV)/.installed
 
-.PHONY: help install demo test lint format kafka constraints clean
+.PHONY: help install demo test chaos soak lint format kafka constraints clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +33,12 @@ demo: $(installed) ## train a small model, stream 500 listings through it, print
 
 test: $(installed) kafka ## run every test, on real parts where they can be had (PYTEST_ARGS=...)
 	$(bin)/python -m pytest $(PYTEST_ARGS)
+
+chaos: $(installed) kafka ## run the fault matrix, two hours; goes on where it stopped, writes docs/reliability.md (CHAOS_ARGS=...)
+	$(bin)/python -m tests.chaos.matrix $(CHAOS_ARGS)
+
+soak: $(installed) kafka ## half an hour under load and faults; memory, descriptors, lag as soak.png (SOAK_ARGS=...)
+	$(bin)/python -m tests.chaos.soak $(SOAK_ARGS)
 
 lint: $(installed) ## ruff, mypy --strict, codespell
 	$(bin)/ruff check .

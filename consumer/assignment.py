@@ -260,7 +260,9 @@ class Assignment:
         while any(lease.unfinished for lease in leases) and self._clock() < deadline and self._ending.drain_s:
             self._budget.wait_change(0.05)
         left = sum(lease.unfinished for lease in leases)
-        self._commit(self._offsets.end(given), self._ending.commit_s)
+        # While it calls back, the client lets no other thread in: to wait for one would only let the commit come late,
+        # after those of the next owner. Without a wait it leaves before we join again, over the same connection.
+        self._commit(self._offsets.end(given), self._ending.commit_s if self._leaving else 0.0)
         self._give_up(consumer, partitions)
         log.info("revoked", partitions=[one.partition for one in partitions], unfinished=left)
 

@@ -38,3 +38,18 @@ def test_killed_once_at_every_point_it_loses_nothing_and_repeats_only_what_was_o
         verdict = trial.reckon(compact=True)
     assert verdict.objections == []
     assert verdict.events > len(POINTS) * LISTINGS
+
+
+def test_what_a_member_gives_up_is_committed_at_once(site: Site, tmp_path: Path) -> None:
+    """A last commit that comes late, after the next owner's, takes the group back."""
+    with Trial(site, tmp_path / "given-up") as trial:
+        service = trial.service("a")
+        service.wait_ready()
+        trial.load(4 * LISTINGS, rate=40)
+        trial.wait_busy(committed=5)
+        with trial.intruder():
+            said = service.log.read_text(encoding="utf-8")
+        verdict = trial.reckon(replay=False)
+    assert '"revoked"' in said
+    assert "_TIMED_OUT" not in said
+    assert verdict.objections == []

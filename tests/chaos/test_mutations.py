@@ -39,7 +39,8 @@ def _kill_in_the_middle(trial: Trial) -> Verdict:
 def _give_partitions_up(trial: Trial) -> Verdict:
     """A slow member has to give partitions up with work in flight; a quick one takes them over."""
     trial.send(4 * LISTINGS)
-    slow = trial.service("a", MMCAT_TEST_MODEL_MS="1000", MMCAT_REVOKE_S="0.1")
+    slowly = {"MMCAT_TEST_MODEL_MS": "1000", "MMCAT_BATCH__MAX_LISTINGS": "2", "MMCAT_REVOKE_S": "0.1"}
+    slow = trial.service("a", **slowly)  # half a minute for the partition that it polled first
     slow.until(lambda: trial.in_flight() > 2 * LISTINGS, "most is in flight", DRAIN_S)
     quick = trial.service("b", MMCAT_TEST_MUTATION="")
     quick.until(lambda: quick.metric("mmcat_listings_total", outcome="result"), "the quick one works", DRAIN_S)
