@@ -10,7 +10,9 @@ In the order of a trial:
     points    where it can be struck: wraps methods of the service, in its process only
     mutations breaks one promise each, to prove that the oracle sees it
     evidence  what the service under trial writes down of itself
-    oracle    what was promised, as pure functions over what was read back
+    reading   what a trial asks of broker and view
+    case      all that a trial leaves behind, as data
+    oracle    what was promised, as pure functions over a case
     rows      the faults, one function each
     matrix    runs rows, appends trials to a file, goes on where it stopped
     table     the trials as the table of docs/reliability.md

@@ -7,86 +7,21 @@ stood so far (watch.py). `judge` runs them all and gives a sentence for each pro
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from tests.chaos.evidence import LEASE_HEADER, REPLAY, Evidence, LeaseNotes, Origin
+from tests.chaos.case import Case, Held, Place, Usage
+from tests.chaos.evidence import LEASE_HEADER, REPLAY, LeaseNotes, Origin
 from tests.support.broker import Record
 from tests.support.listings import Kind
-from tests.support.outcomes import Stream, check_dead_letters, last_per_key, origin_of, rank_of
+from tests.support.outcomes import check_dead_letters, last_per_key, origin_of, rank_of
 
 DELETED: Final = 2
 BLIND: Final = {"pending": 0, "unavailable": 1, "refused": 1, "undecodable": 1}
 SEEN: Final = 2
 MARKER_SLACK_MS: Final = 3_600_000
 """A marker that lost more than this of its life within one trial was written with a wrong one."""
-
-Place = tuple[str, int]
-"""Topic and partition."""
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """What the view holds of a product; `life_ms` is None where the key never expires."""
-
-    rank: bytes | None
-    result: bytes | None
-    life_ms: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What the group had committed, and where the output topics ended, asked in this order.
-
-    Args:
-        at: seconds since 1970.
-        committed: by partition of the input topic; absent where nothing is.
-        ends: of the output and dead-letter topics.
-        lag: records of the input topic that were not committed.
-    """
-
-    at: float
-    committed: Mapping[int, int]
-    ends: Mapping[Place, int]
-    lag: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What one process held at one moment."""
-
-    pid: int
-    at: float
-    rss_bytes: int
-    threads: int
-    descriptors: int
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """All that one trial left behind.
-
-    Args:
-        retries: records of all retry topics.
-        compacted: the output topic after the cleaner went over it; None where it did not.
-        exactly_once: what the service was set to promise.
-        mended: whether the topic is at rest, so that its last records are the highest ranked.
-        marker_life_ms: how long a deletion is to be remembered.
-    """
-
-    stream: Stream
-    output_topic: str
-    dead_letter_topic: str
-    evidence: Evidence
-    view: Mapping[bytes, Held]
-    snapshots: Sequence[Snapshot] = ()
-    usage: Sequence[Usage] = ()
-    retries: Sequence[Record] = ()
-    compacted: Sequence[Record] | None = None
-    exactly_once: bool = False
-    mended: bool = True
-    marker_life_ms: int = 777_600_000
 
 
 @dataclass(frozen=True, slots=True)

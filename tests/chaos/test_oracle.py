@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from tests.chaos.case import Case, Held, Snapshot, Usage
 from tests.chaos.evidence import LEASE_HEADER, Evidence, gather
-from tests.chaos.oracle import FLAT_SAMPLES, Case, Held, Snapshot, Usage, judge
+from tests.chaos.oracle import FLAT_SAMPLES, judge
 from tests.support.broker import Record
 from tests.support.listings import Event, Kind
 from tests.support.outcomes import Stream

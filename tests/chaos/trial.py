@@ -11,7 +11,6 @@ Rows (rows.py) and tests say what happens in between.
 
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -26,23 +25,19 @@ from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 import numpy as np
-import redis
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
-from confluent_kafka.cimpl import NewTopic
 from PIL import Image
 
 from mmcat.cli.processes import log_tail, spawn, stop_process
+from tests.chaos.case import Case
 from tests.chaos.evidence import Evidence, read_evidence
-from tests.chaos.oracle import Case, Held, Verdict, highest_per_key, judge
+from tests.chaos.oracle import Verdict, judge
+from tests.chaos.reading import PARTITIONS, compacted, make_topics, read_view, view_is_at
 from tests.chaos.site import Site
 from tests.chaos.watch import Watch
 from tests.support.broker import (
-    DEADLINE_S,
-    Record,
     TopicNames,
     end_offsets,
     random_topics,
-    read_topic,
     reader,
     send,
 )
@@ -52,7 +47,6 @@ from tests.support.service import ServiceProcess
 from tests.support.waiting import eventually
 from training.shop.photo_host import Fault, FaultPlan, PhotoHost
 
-PARTITIONS: Final = 3
 DRAIN_S: Final = 120.0
 LATE_S: Final = 1.5
 """How long a photo that is uploaded late is missing."""
@@ -94,7 +88,7 @@ class Trial:
         self._senders: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
-        self._make_topics()
+        make_topics(self.site, self.topics)
         self.photos = PhotoHost(_photo, lambda name: self.photo_faults(name))
         self.photos.start()
         self.watch = Watch(self.site.bootstrap, self.topics, self.group, PARTITIONS, self._pids)
@@ -169,7 +163,7 @@ class Trial:
         """Replay the first half of the input beside the live service; returns its summary."""
         ends = end_offsets(self.site.bootstrap, self.topics.input)
         to = ",".join(f"{partition}:{end // 2}" for partition, end in ends.items())
-        env = {**_inherited(), **self._environment()}
+        env = Member(self._environment(), self.folder).whole_env()
         command = [sys.executable, "-m", "tests.chaos.entry", "replay", "--to", to, "--json"]
         log = self.folder / "replay.log"
         with log.open("ab") as said:
@@ -205,7 +199,12 @@ class Trial:
         except AssertionError as error:
             raise AssertionError(f"{wanted} wanted, {self.watch.snapshots[-1:]} seen") from error
         ends = end_offsets(self.site.bootstrap, self.topics.output)
-        eventually(lambda: self._view_at(ends), "the view has read the topic", DRAIN_S, every_s=0.2)
+        eventually(
+            lambda: view_is_at(ends, self.site.view_url, self.prefix, self.topics.output),
+            "the view has read the topic",
+            DRAIN_S,
+            every_s=0.2,
+        )
 
     def reckon(self, *, replay: bool = True, compact: bool = False, settle: bool = True) -> Verdict:
         """Let everything settle, replay a part beside the live service, read all back and ask the oracle."""
@@ -228,10 +227,10 @@ class Trial:
             output_topic=self.topics.output,
             dead_letter_topic=self.topics.dead_letter,
             evidence=self.evidence(),
-            view=self._view(stream),
+            view=read_view(self.site.view_url, self.prefix, stream.output),
             snapshots=self.watch.snapshots,
             usage=self.watch.usage,
-            compacted=self._compacted() if compact else None,
+            compacted=compacted(self.site.bootstrap, self.topics.output) if compact else None,
             exactly_once=self.mode == "exactly_once",
         )
 
@@ -254,50 +253,6 @@ class Trial:
         sent = [event for mix in self.mixes for event in events(mix)]
         return read_stream(self.site.bootstrap, self.topics, sent)
 
-    def _view_at(self, ends: dict[int, int]) -> bool:
-        with redis.Redis.from_url(self.site.view_url) as client:
-            found = client.hgetall(f"{self.prefix}:positions:{self.topics.output}")
-        return all(int(found.get(b"%d" % partition, b"-2")) >= end or not end for partition, end in ends.items())
-
-    def _view(self, stream: Stream) -> dict[bytes, Held]:
-        keys = list(highest_per_key(one for one in stream.output if "mmcat-rank" in one.headers))
-        with redis.Redis.from_url(self.site.view_url) as client:
-            pipe = client.pipeline(transaction=False)
-            for key in keys:
-                name = f"{self.prefix}:product:{{{key.decode()}}}"
-                pipe.hmget(name, ["rank", "result"])
-                pipe.pttl(name)
-            answers = pipe.execute()
-        pairs = zip(answers[::2], answers[1::2], strict=True)
-        return {
-            key: Held(rank, result, life if life >= 0 else None)
-            for key, ((rank, result), life) in zip(keys, pairs, strict=True)
-        }
-
-    def _compacted(self) -> list[Record]:
-        """Let the cleaner go over the output topic at last, and read what it leaves."""
-        entries = {"min.compaction.lag.ms": "0", "min.cleanable.dirty.ratio": "0.001", "segment.ms": "100"}
-        wanted = ConfigResource(
-            ResourceType.TOPIC,
-            self.topics.output,
-            incremental_configs=[
-                ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in entries.items()
-            ],
-        )
-        admin = AdminClient({"bootstrap.servers": self.site.bootstrap})
-        for future in admin.incremental_alter_configs([wanted]).values():
-            future.result(DEADLINE_S)
-        before = len(read_topic(self.site.bootstrap, self.topics.output))
-        time.sleep(0.2)  # a segment is old enough to be closed by the next record
-        rolls = [b"roll-%d" % number for number in range(4 * PARTITIONS)]
-        send(self.site.bootstrap, self.topics.output, [(key, b"{}", {}) for key in rolls])
-
-        def cleaned() -> list[Record]:
-            left = [one for one in read_topic(self.site.bootstrap, self.topics.output) if one.key not in rolls]
-            return left if len(left) < before else []
-
-        return eventually(cleaned, "the cleaner went over the output topic", 60.0, every_s=0.5)
-
     # its parts ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _environment(self) -> dict[str, str]:
@@ -314,20 +269,6 @@ class Trial:
             **self.topics.env(),
             **self.env,
         }
-
-    def _make_topics(self) -> None:
-        names = self.topics
-        lagged = {"cleanup.policy": "compact", "min.compaction.lag.ms": "86400000"}
-        wanted = {names.input: {"message.timestamp.type": "LogAppendTime"}, names.output: lagged}
-        admin = AdminClient({"bootstrap.servers": self.site.bootstrap})
-        made = admin.create_topics(
-            [
-                NewTopic(name, PARTITIONS, self.site.replication, config=wanted.get(name, {}))
-                for name in (names.input, names.output, names.review, names.dead_letter)
-            ]
-        )
-        for future in made.values():
-            future.result(DEADLINE_S)
 
     def _pids(self) -> list[int]:
         return [one.process.pid for one in list(self.services.values()) if one.process.poll() is None]
@@ -356,9 +297,3 @@ def _photo(name: str) -> bytes:
     body = io.BytesIO()
     Image.fromarray(noise).save(body, "JPEG")
     return body.getvalue()
-
-
-def _inherited() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("MMCAT_")} | {
-        "OMP_NUM_THREADS": "1"
-    }

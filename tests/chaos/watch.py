@@ -13,7 +13,7 @@ from typing import Final
 import psutil
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from tests.chaos.oracle import Snapshot, Usage
+from tests.chaos.case import Snapshot, Usage
 from tests.support.broker import TopicNames, reader
 
 EACH_S: Final = 0.15
