@@ -43,7 +43,7 @@ class TrialRecord:
     Args:
         struck: whether the fault struck with events in flight; only then the trial counts.
         in_flight: at the strike.
-        recovered_s: from the fault until more was committed; None where nothing was left to commit.
+        recovered_s: from the fault until all that was polled before it was committed, and more; None: never seen.
         objections: of the oracle, or what went wrong with the trial itself.
     """
 
@@ -171,10 +171,9 @@ def main() -> int:
     with Matrix(given.file, Path(tempfile.mkdtemp(prefix="mmcat-chaos-"))) as matrix:
         for row in rows:
             for mode in [given.mode] if given.mode else MODES:
-                if not row.missing:
-                    trials = row.trials if given.trials is None else given.trials
-                    clean = matrix.run(row, mode, trials) and clean
-                    write_table(given.table, read_trials(given.file))
+                trials = row.trials if given.trials is None else given.trials
+                clean = matrix.run(row, mode, trials) and clean
+                write_table(given.table, read_trials(given.file))
     return 0 if clean else 1
 
 

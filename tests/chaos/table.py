@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from tests.chaos.rows import ROWS
+from tests.chaos.rows import NOT_RUN, ROWS
 
 BEGIN: Final = "<!-- trials: written by `make chaos` -->"
 END: Final = "<!-- end of trials -->"
@@ -36,7 +36,8 @@ def render(trials: Sequence[TrialLine]) -> str:
         for mode, ones in sorted(found.items()):
             lines.append(_line(row.name, mode, ones))
         if not found:
-            lines.append(f"| {row.name} | - | 0 | | | | | | not run{': ' if row.missing else ''}{row.missing} |\n")
+            lines.append(f"| {row.name} | - | 0 | | | | | | not run |\n")
+    lines += [f"| {name} | - | 0 | | | | | | not run: {why} |\n" for name, why in NOT_RUN.items()]
     return HEAD + "".join(lines)
 
 

@@ -239,13 +239,16 @@ class Trial:
         return read_evidence(self.folder)
 
     def recovered_after_s(self) -> float | None:
-        """Seconds from the fault until all that was polled before it is committed; None: never seen."""
+        """Seconds from the fault until all that was polled before it is committed, and more; None: never seen."""
         if self.struck_at is None:
             return None
         reached = self.evidence().reached(self.struck_at)
+        level = max(
+            (sum(one.committed.values()) for one in self.watch.snapshots if one.at <= self.struck_at), default=0
+        )
         for snapshot in self.watch.snapshots:
             there = all(snapshot.committed.get(partition, 0) > offset for partition, offset in reached.items())
-            if snapshot.at > self.struck_at and there:
+            if snapshot.at > self.struck_at and there and sum(snapshot.committed.values()) > level:
                 return snapshot.at - self.struck_at
         return None
 
