@@ -185,6 +185,18 @@ class Recipe(Part):
             raise ValueError(f"{self.fusion.heads} heads do not divide the width {self.fusion.width}")
         return self
 
+    def with_keys(self, keys: Literal["pooled", "sequence"], *, one_cell: bool = False) -> "Recipe":
+        """The same recipe with these keys: a sequence has the cells that ResNet50 gives, one per 32 px.
+
+        Args:
+            one_cell: photos are one vector each whatever the keys, as where the data brings them.
+        """
+        if keys == self.fusion.keys:
+            return self
+        grid = self.photo.px // 32 if keys == "sequence" and not one_cell else 1
+        fusion = self.fusion.model_copy(update={"keys": keys})
+        return self.model_copy(update={"fusion": fusion, "photo": self.photo.model_copy(update={"grid": grid})})
+
     @classmethod
     def load(cls, name: str | Path, changes: Sequence[str] = ()) -> "Recipe":
         """Reads a recipe by the name of one of ours or by path.

@@ -14,6 +14,7 @@ from mmcat.cli.train import SHOP
 
 if TYPE_CHECKING:
     from training.compare.learners import FeatureLearner
+    from training.compare.plan import Keys
     from training.progress import Progress
 
 RUNS = "comparisons"
@@ -27,6 +28,9 @@ def compare(
     data: Annotated[str, typer.Argument(metavar="shop|FOLDER", help="The simulated shop, or a folder of listings.")],
     plan: Annotated[Path | None, typer.Option(metavar="FILE", help="The flags below as YAML; flags win.")] = None,
     models: Annotated[str, typer.Option(help="Separated by commas: text, image, concat, late, flat, cross.")] = "",
+    keys: Annotated[
+        str, typer.Option(help="Of cross-attention: pooled, sequence or both by a comma; default: the recipe's.")
+    ] = "",
     blocks: Annotated[str, typer.Option(help="Of cross-attention, separated by commas; default: the recipe's.")] = "",
     heads: Annotated[str, typer.Option(help="Of cross-attention, separated by commas; default: the recipe's.")] = "",
     seeds: Annotated[int | None, typer.Option(min=1, help="Of the weights, from 0; default 5.")] = None,
@@ -55,7 +59,7 @@ def compare(
     Examples:
       mmcat compare listings/ --title-column hard_title --encoders weights/ --seeds 5
       mmcat compare listings/ --encoders weights/ --models cross --blocks 1,2,6 --heads 1,2,4 --seeds 3
-      mmcat compare listings/ --encoders weights/ --set fusion.keys=sequence --set photo.grid=4
+      mmcat compare listings/ --encoders weights/ --keys pooled,sequence --seeds 3
       mmcat compare shop --models text,image,concat,late,cross --part select
     """
     if data != SHOP and not Path(data).is_dir():
@@ -67,13 +71,17 @@ def compare(
     from training.compare.tables import write_comparison
 
     given: dict[str, Any] = {"seeds": seeds, "part": part} | {
-        name: value.split(",") for name, value in (("models", models), ("blocks", blocks), ("heads", heads)) if value
+        name: value.split(",")
+        for name, value in (("models", models), ("keys", keys), ("blocks", blocks), ("heads", heads))
+        if value
     }
     asked = Plan.load(plan) if plan is not None else Plan()
     flags = {name: value for name, value in given.items() if value is not None}
     asked = Plan.check(asked.model_dump(mode="json") | flags, "the comparison")
     with interruptible(), StderrProgress() as progress:
-        learner = _learner(data, title_column, encoders, recipe, changes or (), count, seed, device, progress)
+        learner = _learner(
+            data, asked.keys, title_column, encoders, recipe, changes or (), count, seed, device, progress
+        )  # fmt: skip
         if asked.part not in learner.split.parts:
             raise CommandError(f"the split of {learner.dataset.name} has no part {asked.part}: compare on select")
         runs = run(asked, learner, Kept(home() / RUNS / "runs"), progress, note_test_look)
@@ -84,6 +92,7 @@ def compare(
 
 def _learner(
     data: str,
+    keys: "Sequence[Keys]",
     title_column: str,
     encoders: str | None,
     recipe: str,
@@ -114,6 +123,7 @@ def _learner(
         encoders=encoders,
         cache=home() / FEATURES,
         progress=progress,
+        keys=keys,
         shares=shares,
         seed=seed,
         device=device,

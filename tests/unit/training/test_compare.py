@@ -88,10 +88,35 @@ def test_a_comparison_that_was_stopped_goes_on_from_the_next_run(learner: Featur
     run(plan, counting, Kept(tmp_path), Quiet(), Looks())
     assert len(counting.trained) == 5
     fusion = learner.recipe.fusion.model_copy(update={"lr": 0.02})
-    again = Counting(replace(learner, recipe=learner.recipe.model_copy(update={"fusion": fusion})))
+    pooled = learner.materials["pooled"]
+    changed = replace(pooled, recipe=learner.recipe.model_copy(update={"fusion": fusion}))
+    again = Counting(replace(learner, materials={"pooled": changed}))
     with pytest.raises(KeyboardInterrupt):
         run(plan, again, Kept(tmp_path), Quiet(), Looks())
     assert again.trained[0] == ("text", 0)
+
+
+def test_pooled_and_sequence_keys_stand_in_one_comparison(tmp_path: Path) -> None:
+    recipe = small_recipe()
+    fusion, photo = recipe.fusion.model_copy(update={"epochs": 2}), recipe.photo.model_copy(update={"px": 64})
+    plan = Plan(models=("concat", "cross"), keys=("pooled", "sequence"), seeds=1)
+    learner = feature_learner(
+        read_folder(write_folder(tmp_path / "small")),
+        recipe.model_copy(update={"fusion": fusion, "photo": photo}),
+        keys=plan.keys,
+        encoders=write_encoders(tmp_path / "encoders"),
+        cache=tmp_path / "cache",
+        progress=Quiet(),
+    )
+    runs = run(plan, learner, Kept(tmp_path / "runs"), Quiet(), Looks())
+    assert [one.name for one in Judge(runs).standings()] == ["concat", "cross, pooled", "cross, sequence"]
+    pooled, sequence = (learner.materials[one].inputs.image for one in plan.keys)
+    assert pooled is not None
+    assert sequence is not None
+    rows = np.arange(3)
+    assert pooled.take(rows)[0].shape == (3, 1, 3072)
+    assert sequence.take(rows)[0].shape == (3, 5, 2048), "four cells, and layer3 in front of them"
+    assert learner.recipe.fusion.keys == "pooled", "other models read what is named first"
 
 
 def test_a_file_cut_off_half_way_is_made_again(tmp_path: Path) -> None:
