@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mmcat.paths import PathIndex
 from tests.unit.training.small import small_recipe, write_encoders, write_folder
 from training.compare.kept import Arrays, Kept
 from training.compare.learners import FeatureLearner, feature_learner
@@ -153,7 +154,16 @@ def test_the_tables_say_every_model_and_every_difference(runs: Runs, tmp_path: P
         "plain title_and_photo",
     ):
         assert f"| {name} |" in text
-    for said in ("best rival", "best single", "best plain", "four argmaxes", "photo withheld − text", "±", "smallest"):
+    for said in (
+        "best rival",
+        "best single",
+        "best plain",
+        "four argmaxes",
+        "photo withheld − text",
+        "±",
+        "smallest",
+        "together",
+    ):
         assert said in text
     assert (tmp_path / "out" / "comparison.md").read_text() == text
     for plot in ("path-accuracy.svg", "differences.svg"):
@@ -169,6 +179,17 @@ def test_figures_are_those_of_the_kept_logits(runs: Runs) -> None:
     assert concat.interval.value == pytest.approx(np.mean([right.mean() for right in concat.right]))
     assert len(concat.right[0]) == len(targets) == len(judge.groups)
     assert set(concat.withheld) == {"image", "text"}
+
+
+def test_seeds_together_answer_by_the_mean_of_their_log_probabilities(runs: Runs) -> None:
+    judge = Judge(runs)
+    (together,) = [one for one in judge.together() if one.name == "concat"]
+    index, rows = PathIndex(runs.learner.dataset.taxonomy), runs.learner.split.rows("test", runs.learner.dataset)
+    scores = np.zeros((len(rows), len(runs.learner.dataset.taxonomy)))
+    for seed in range(2):
+        scores += index.scores([runs.learned[Variant("concat"), seed][f"test.{level}"] for level in range(4)])
+    assert (together.right[0] == (scores.argmax(axis=1) == runs.learner.dataset.targets[rows])).all()
+    assert len(together.right) == 1
 
 
 def test_rivals_are_chosen_on_select_whatever_the_measured_part_says(runs: Runs) -> None:
