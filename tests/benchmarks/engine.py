@@ -25,9 +25,13 @@ from mmcat.family import ModelConfig
 from mmcat.model import CategoryModel
 from mmcat.preparation import Preprocessing
 from tests.benchmarks.intervals import best, ratio, rounds
-from tests.benchmarks.train_speed import BERT, SMALL_BERT
 
 BATCHES, DEFAULT = (4, 8, 16, 32), 32
+BERT: dict[str, Any] = {
+    "model_type": "bert", "vocab_size": 42_000, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
+    "intermediate_size": 3_072, "max_position_embeddings": 512,
+}  # fmt: skip
+SMALL_BERT = BERT | {"vocab_size": 500, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 LOOKS = 2  # of each batch size, to find eager's best
 
 

@@ -34,6 +34,7 @@ FAMILY: dict[str, dict[str, Any]] = {
     "tokens and cells of two stages": {
         "keys": "sequence",
         "grid": 2,
+        "members": 2,
         "image_layers": "layer3+layer4",
         "text_pooling": "layers",
     },
