@@ -21,7 +21,7 @@ The modules, in the order of the data:
     reference.py    what answers looked like when the model was made, to tell drift by
     model_card.py   the README of a bundle
     bundle.py       a trained model as a folder
-    engines/        what runs it on hardware: base.py, eager.py
+    engines/        what runs it on hardware: eager PyTorch, or ONNX Runtime on the CPU
     categorizer.py  all of it behind one class
     cli/            the program `mmcat`, root of library, consumer and training
 

@@ -31,7 +31,9 @@ _CHUNK = 32  # listings per engine call of `categorize`: larger batches are no f
 class Categorizer:
     """Loads by `Categorizer.load`; `prepare` may be called from any thread, the rest from one at a time."""
 
-    def __init__(self, bundle: bundles.LoadedBundle, engine: Engine, *, evidence: bool = False) -> None:
+    def __init__(
+        self, bundle: bundles.LoadedBundle, engine: Engine, *, evidence: bool = False, why_engine: str = "given"
+    ) -> None:
         self.taxonomy: Taxonomy = bundle.taxonomy
         self.info = ModelInfo(
             name=bundle.name,
@@ -42,6 +44,7 @@ class Categorizer:
             created_ms=bundle.created_ms,
         )
         self.preprocessing = bundle.preprocessing
+        self.why_engine = why_engine
         self._config = bundle.model.config
         self._tokenizer = bundle.tokenizer
         self._calibration = bundle.calibration
@@ -59,32 +62,35 @@ class Categorizer:
         precision: str = "auto",
         threads: int | None = None,
         evidence: bool = False,
+        cache: Path | None = None,
     ) -> "Categorizer":
         """Verifies and loads a bundle; blocks for seconds. The network is never asked.
 
         Args:
             device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:N".
-            engine: "auto" or "eager".
+            engine: "eager" (PyTorch), "cpu" (ONNX Runtime, the extra `cpu`), or "auto": the fastest that answers as
+                eager does; `why_engine` says why it is that one.
             precision: "auto" (bf16 on CUDA that has it, else fp32), "fp32", "bf16".
-            threads: CPU threads of one operation, for the whole process; None leaves torch's choice.
+            threads: CPU threads, for the whole process; None leaves torch's choice.
             evidence: whether results say what they rest on; the fusion then runs four times, the encoders once.
+            cache: folder where engines keep what they make of a bundle (its size for each); None: nothing is kept,
+                and "auto" is eager.
 
         Raises:
             BundleError: the folder is not a bundle that can be run.
             ModelError: no such device, engine or precision.
         """
-        if engine not in ("auto", "eager"):
-            raise ModelError(f"engine {engine!r} is unknown: use auto or eager")
         if threads is not None and threads < 1:
             raise ModelError(f"threads must be at least 1, not {threads}")
         import torch
 
-        from mmcat.engines.eager import EagerEngine
+        from mmcat.engines.choice import choose
 
         if threads is not None:
             torch.set_num_threads(threads)
         loaded = bundles.load(bundle)
-        return cls(loaded, EagerEngine(loaded.model, loaded.preprocessing, device, precision), evidence=evidence)
+        chosen, why = choose(loaded, engine=engine, device=device, precision=precision, threads=threads, cache=cache)
+        return cls(loaded, chosen, evidence=evidence, why_engine=why)
 
     def prepare(self, listing: Listing) -> Prepared:
         """The CPU's part of one listing: text joined, photo decoded. Thread-safe; never raises for a bad photo.

@@ -13,6 +13,7 @@ The map, in the order of the data:
     ledger.py     who looked at the test part, and what for
     recipe.py     a run's settings, checked; recipes/*.yaml
     views.py      seeded augmentations of photos
+    photo_encoder.py  photos through a frozen encoder, by the quickest that is there
     features.py   what frozen encoders make of every listing, once, on disk
 
 The engine, which all three steps share:

@@ -2,8 +2,9 @@
 
     rows ─ prepare (the same road as serving) ─> encoder ─> store of text places, store of photo places
 
-A store is named by what it depends on: the contents (titles, photos), the encoder's weights and the preprocessing; a
-change of any of them is another store, and nothing is ever stale. How it lies on disk is store.py's.
+A store is named by what it depends on: the contents (titles, photos), the encoder's weights, the preprocessing and what
+ran the encoder; a change of any of them is another store, and nothing is ever stale or mixed. How it lies on disk is
+store.py's.
 
 After splits.py and the encoders; before fusion.py, which trains on them. Encoders run in eval mode, without gradients.
 """
@@ -26,6 +27,7 @@ from mmcat.preparation import Preprocessing, listing_text, photo
 from mmcat.text import Tokenizer
 from training.data import Dataset, Row
 from training.errors import DataError
+from training.photo_encoder import PhotoEncoder
 from training.progress import Progress
 from training.store import Block, Features, Layout, stored
 from training.views import augmented
@@ -129,7 +131,8 @@ class FeatureCache:
         width = model.config.image_width
         if dataset.photo_vectors is not None:
             return _brought(dataset.photo_vectors, dataset.name, width)
-        device = _ready(model)
+        _ready(model)
+        encode = PhotoEncoder(model, preprocessing, len(dataset) * views)
 
         def compute(rows: range) -> Block:
             some = dataset.rows[rows.start : rows.stop]
@@ -139,20 +142,20 @@ class FeatureCache:
             if not ids:
                 return np.zeros((0, width), np.float32), runs
             seen = (_seen(pixels_KXXC, ids, view) for view in range(views))
-            image_KVND = np.stack([_encode_photos(model, one, preprocessing, device) for one in seen], axis=1)
+            image_KVND = np.stack([encode(one) for one in seen], axis=1)
             runs[have] = image_KVND.shape[2]
             return image_KVND.reshape(-1, width), runs
 
         settings = {name: value for name, value in preprocessing.to_json().items() if name not in _OF_TEXT}
         shape = (model.config.image_layers, model.config.grid)
-        facts = (fingerprint(_not_none(model.image_encoder)), *shape, json.dumps(settings), views)
+        ran_by = () if encode.name == "torch" else (encode.name,)
+        facts = (fingerprint(_not_none(model.image_encoder)), *shape, json.dumps(settings), views, *ran_by)
         digest = _started("image", facts)
         for row in dataset.rows:
             content = row.photo() if row.photo is not None else b""
             digest.update(hashlib.sha256(content).digest() + (row.id.encode() if views > 1 else b""))
         with torch.inference_mode():
-            blank = np.zeros((1, preprocessing.px, preprocessing.px, 3), np.uint8)
-            cells = _encode_photos(model, blank, preprocessing, device).shape[1]
+            cells = encode.cells()
             layout = Layout(len(dataset), width, len(dataset) * views * cells, self._dtype, views, block=_PHOTOS)
             return stored(self._place("image", digest.hexdigest()), layout, compute, progress, "photo features")
 
@@ -168,19 +171,6 @@ def _encode_titles(
     text_BTD = model.encode_text(torch.from_numpy(ids_BT).to(device), torch.from_numpy(mask_BT).to(device))
     lengths_B = mask_BT.sum(1) if text_BTD.shape[1] == mask_BT.shape[1] else np.ones(len(texts), np.int64)
     return [run_TD[:length] for run_TD, length in zip(text_BTD.float().cpu().numpy(), lengths_B, strict=True)]
-
-
-def _encode_photos(
-    model: CategoryModel, pixels_BXXC: Pixels, preprocessing: Preprocessing, device: torch.device
-) -> npt.NDArray[np.float32]:
-    """[B, N, D]: one place where the model pools, else one for each cell of its grid."""
-    mean_C11 = torch.tensor(preprocessing.mean, device=device).view(3, 1, 1) * 255
-    std_C11 = torch.tensor(preprocessing.std, device=device).view(3, 1, 1) * 255
-    pixels_BCXX = torch.from_numpy(pixels_BXXC).to(device).permute(0, 3, 1, 2)  # channels-last as it is
-    image_BND: npt.NDArray[np.float32] = (
-        model.encode_image((pixels_BCXX.float() - mean_C11) / std_C11).float().cpu().numpy()
-    )
-    return image_BND
 
 
 def _seen(pixels_KXXC: Pixels, ids: Sequence[str], view: int) -> Pixels:

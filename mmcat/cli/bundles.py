@@ -12,10 +12,12 @@ from pathlib import Path
 
 from mmcat.cli.texts import CommandError
 
-__all__ = ["FEATURES", "bundle_key", "demo_folder", "find_bundle", "home"]
+__all__ = ["ENGINES", "FEATURES", "bundle_key", "demo_folder", "find_bundle", "home"]
 
 FEATURES = "features"
 """Under `home()`: what encoders made of listings, and frozen splits; named by content, so runs share it."""
+ENGINES = "engines"
+"""Under `home()`: what engines made of bundles, named by fingerprint and version; old ones are removed by hand."""
 BUNDLE_VARIABLE = "MMCAT_MODEL__BUNDLE"
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmcat.cli.options import Bootstrap, Config, Device, View, load_settings
+from mmcat.cli.options import Bootstrap, Config, Device, Engine, View, load_settings
 from mmcat.cli.texts import new_app
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def consume(
     group: Group = None,
     view: View = None,
     device: Device = None,
+    engine: Engine = None,
 ) -> None:
     """Run the service: listings from Kafka, results to Kafka, Redis kept in step, until SIGTERM.
 
@@ -43,6 +44,7 @@ def consume(
     overrides = {
         "model.bundle": bundle,
         "model.device": device,
+        "model.engine": engine,
         "kafka.bootstrap_servers": bootstrap,
         "kafka.group_id": group,
         "view.url": view,
@@ -72,14 +74,21 @@ def load_model(settings: "Settings") -> "Categorizer":
         raise ConfigError(
             "model.bundle is not set: name the folder of a trained bundle (--bundle, MMCAT_MODEL__BUNDLE)"
         )
+    import structlog
+
     from mmcat.categorizer import Categorizer
+    from mmcat.cli.bundles import ENGINES, home
 
     chosen = settings.model
-    return Categorizer.load(
+    model = Categorizer.load(
         settings.model.bundle,
         device=chosen.device,
         engine=chosen.engine,
         precision=chosen.precision,
         threads=chosen.threads,
         evidence=chosen.evidence,
+        cache=home() / ENGINES,
     )
+    log = structlog.get_logger("mmcat.engine")
+    log.info("engine_chosen", asked=chosen.engine, engine=model.info.engine, why=model.why_engine)
+    return model

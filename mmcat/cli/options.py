@@ -9,14 +9,15 @@ import typer
 if TYPE_CHECKING:
     from consumer.settings import Settings
 
-__all__ = ["Bootstrap", "Config", "Device", "View", "load_settings"]
+__all__ = ["Bootstrap", "Config", "Device", "Engine", "View", "load_settings"]
 
 Config = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Settings file; default: MMCAT_CONFIG, else ./mmcat.toml.")
 ]
 Bootstrap = Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Broker: kafka.bootstrap_servers.")]
 View = Annotated[str | None, typer.Option(metavar="URL", help="Redis or Valkey: view.url.")]
-Device = Annotated[str | None, typer.Option(metavar="auto|cpu|cuda", help="What runs the model: model.device.")]
+Device = Annotated[str | None, typer.Option(metavar="auto|cpu|cuda", help="Hardware: model.device.")]
+Engine = Annotated[str | None, typer.Option(metavar="auto|eager|cpu", help="What runs the model: model.engine.")]
 
 
 def load_settings(config: Path | None, overrides: Mapping[str, Any] | None = None, *, logs: bool = False) -> "Settings":

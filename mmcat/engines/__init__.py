@@ -1,1 +1,8 @@
-"""What runs a bundle on hardware: base.py (the contract and the batch), then eager.py (PyTorch on CPU or CUDA)."""
+"""What runs a bundle on hardware.
+
+base.py    the contract, and the batch that goes in
+eager.py   PyTorch as it is, on CPU or CUDA: the reference
+graphs.py  parts of a model as ONNX graphs, run by ONNX Runtime
+cpu.py     the whole model on such graphs: twice as fast on a CPU
+choice.py  which of them runs a bundle, and why
+"""

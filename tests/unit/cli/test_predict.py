@@ -47,6 +47,20 @@ def test_a_title_and_a_photo_file_make_one_listing(
     assert result["model"]["name"] == "tiny"  # type: ignore[index]  # JSON
 
 
+def test_the_engine_that_is_asked_for_answers_and_keeps_its_graphs(
+    tiny_bundle: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MMCAT_HOME", str(tmp_path))
+    words = ["predict", "여성 운동화", str(photo), "--bundle", str(tiny_bundle), "--json"]
+    found = []
+    for options, engine in (([], "eager-cpu"), (["--engine", "cpu"], "onnxruntime-cpu")):
+        assert main([*words, "--device", "cpu", *options]) == 0
+        found.append(answer(capsys))
+        assert found[-1]["model"]["engine"] == engine  # type: ignore[index]  # JSON
+    assert found[0]["probability"] == pytest.approx(found[1]["probability"], abs=1e-4)
+    assert {file.name for file in (tmp_path / "engines").rglob("*.onnx")} == {"text.onnx", "image.onnx", "fusion.onnx"}
+
+
 def test_an_explained_answer_says_what_it_rests_on(
     tiny_bundle: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

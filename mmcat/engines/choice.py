@@ -1,0 +1,196 @@
+"""Which engine runs a bundle: the one that was asked for, or the fastest that answers as eager PyTorch does.
+
+    engine "auto", on a CPU ─> graphs made or found ─> both engines on one calibration set ─> verdict ─> engine, reason
+
+The verdict is kept beside the graphs, for this bundle, version, kind of CPU and number of threads. The calibration set
+is drawn, because a bundle holds no listings: titles of the taxonomy's own names, photos of soft colours with noise, and
+listings that lack either. That is enough to tell apart two float32 engines; an engine of lower precision would have to
+be judged on real listings.
+
+After cpu.py and eager.py; before categorizer.py.
+"""
+
+import hashlib
+import json
+import platform
+import statistics
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mmcat.bundle import LoadedBundle
+from mmcat.engines import graphs
+from mmcat.engines.base import Batch, Engine
+from mmcat.engines.cpu import CpuEngine
+from mmcat.engines.eager import EagerEngine
+from mmcat.errors import ModelError
+from mmcat.paths import PathIndex
+
+ENGINES = ("auto", "eager", "cpu")
+SAME_PATHS, PROBABILITY = 0.999, 1e-3
+"""What is promised of another engine of float32: the share of equal paths, and how far a probability may be off."""
+_LISTINGS, _ROUNDS = 16, 4  # of one batch; two batches are drawn, and run in turns by both engines
+_MARGIN = 1.05  # an engine that is not even so much faster is not worth another
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How the CPU engine did against eager.
+
+    Args:
+        same_paths: share of equal answers.
+        probability: largest difference of an answer's probability, before calibration.
+        faster: eager's time over the engine's.
+    """
+
+    same_paths: float
+    probability: float
+    faster: float
+
+    @property
+    def keeps_promise(self) -> bool:
+        return self.same_paths >= SAME_PATHS and self.probability <= PROBABILITY
+
+    def __str__(self) -> str:
+        return (
+            f"{self.faster:.2f} times the speed of eager, {self.same_paths:.1%} of paths equal on a calibration set,"
+            f" probabilities within {self.probability:.0e}"
+        )
+
+
+def choose(
+    loaded: LoadedBundle,
+    *,
+    engine: str = "auto",
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    cache: Path | None = None,
+) -> tuple[Engine, str]:
+    """The engine and why it is that one; blocks for seconds, and for up to a minute where "auto" judges anew.
+
+    Args:
+        threads: of the CPU; None: as many as PyTorch would take.
+        cache: where graphs and verdicts of all bundles are kept. Without it "auto" is eager: making graphs for one
+            use would cost more than it brings.
+
+    Raises:
+        ModelError: no such engine, or it cannot run what is asked.
+    """
+    if engine not in ENGINES:
+        raise ModelError(f"engine {engine!r} is unknown: use {', '.join(ENGINES)}")
+    if engine == "eager":
+        return _eager(loaded, device, precision), "asked for"
+    why_not = _why_not(device, precision, automatic=engine == "auto")
+    if engine == "cpu":
+        if why_not is not None:
+            raise ModelError(f"engine cpu cannot be used: {why_not}")
+        return _cpu(loaded, threads, cache), "asked for"
+    if why_not is None and cache is None:
+        why_not = "no folder is given where other engines could keep their graphs"
+    if why_not is not None or cache is None:
+        return _eager(loaded, device, precision), str(why_not)
+    return _faster(loaded, device, precision, threads, cache)
+
+
+def _eager(loaded: LoadedBundle, device: str, precision: str) -> EagerEngine:
+    return EagerEngine(loaded.model, loaded.preprocessing, device, precision)
+
+
+def _cpu(loaded: LoadedBundle, threads: int | None, cache: Path | None) -> CpuEngine:
+    own = None if cache is None else _own(loaded, cache)
+    return CpuEngine.load(loaded.model, loaded.preprocessing, threads or torch.get_num_threads(), own)
+
+
+def _own(loaded: LoadedBundle, cache: Path) -> Path:
+    return cache / f"{loaded.fingerprint[:16]}-{graphs.version()}"
+
+
+def _why_not(device: str, precision: str, *, automatic: bool) -> str | None:
+    """Why the CPU engine cannot be used, if it cannot."""
+    if device not in ("auto", "cpu"):
+        return f"device is {device}"
+    if automatic and device == "auto" and torch.cuda.is_available():
+        return "there is a CUDA device"
+    if precision not in ("auto", "fp32"):
+        return f"precision is {precision}, and the CPU engine computes in fp32"
+    return graphs.missing()
+
+
+def _faster(loaded: LoadedBundle, device: str, precision: str, threads: int | None, cache: Path) -> tuple[Engine, str]:
+    """The CPU engine where it is faster and agrees; eager where it cannot be made."""
+    eager = _eager(loaded, device, precision)
+    try:
+        cpu = _cpu(loaded, threads, cache)
+        verdict = _judged(loaded, eager, cpu, _own(loaded, cache), threads)
+    except (ModelError, OSError) as error:
+        return eager, f"the CPU engine could not be made: {error}"
+    if not verdict.keeps_promise:
+        return eager, f"the CPU engine does not agree: {verdict}"
+    if verdict.faster < _MARGIN:
+        return eager, f"the CPU engine is no faster: {verdict}"
+    return cpu, str(verdict)
+
+
+def _judged(loaded: LoadedBundle, eager: Engine, cpu: Engine, own: Path, threads: int | None) -> Verdict:
+    facts = (platform.machine(), platform.processor(), _cpu_model(), threads or torch.get_num_threads())
+    kept = own / f"verdict-{hashlib.sha256(repr(facts).encode()).hexdigest()[:12]}.json"
+    try:
+        return Verdict(**json.loads(kept.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        verdict = judge(eager, cpu, drawn_batches(loaded), PathIndex(loaded.taxonomy))
+    beside = kept.with_suffix(f".{time.time_ns()}")
+    beside.write_text(json.dumps(asdict(verdict)) + "\n", encoding="utf-8")
+    beside.replace(kept)
+    return verdict
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    return "".join(sorted({line for line in lines if line.startswith(("model", "flags", "Features"))}))
+
+
+def judge(eager: Engine, other: Engine, batches: list[Batch], index: PathIndex) -> Verdict:
+    """Runs both engines on the same batches in turns; the first round warms up and is compared."""
+    same, off, ratios = [], 0.0, []
+    for round_ in range(_ROUNDS):
+        for batch in batches:
+            started = time.perf_counter()
+            expected = eager.logits(batch)
+            between = time.perf_counter()
+            found = other.logits(batch)
+            ended = time.perf_counter()
+            if round_:
+                ratios.append((between - started) / (ended - between))
+                continue
+            theirs, ours = index.decode(index.scores(expected)), index.decode(index.scores(found))
+            same.append(theirs.rows[:, 0] == ours.rows[:, 0])
+            off = max(off, float(np.abs(theirs.probabilities - ours.probabilities).max()))
+    return Verdict(float(np.concatenate(same).mean()), off, statistics.median(ratios))
+
+
+def drawn_batches(loaded: LoadedBundle, count: int = 2) -> list[Batch]:
+    """The calibration set; the same for the same bundle."""
+    dice = np.random.default_rng(int(loaded.fingerprint[:8], 16))
+    names = sorted({node.name for path in loaded.taxonomy.paths for node in path})
+    return [_drawn(loaded, names, dice) for _ in range(count)]
+
+
+def _drawn(loaded: LoadedBundle, names: list[str], dice: np.random.Generator) -> Batch:
+    config, px = loaded.model.config, loaded.preprocessing.px
+    titles = [" ".join(dice.choice(names, dice.integers(1, 7))) for _ in range(_LISTINGS)]
+    has_text = (np.arange(_LISTINGS) % 4 != 1) & config.reads_text
+    has_image = (np.arange(_LISTINGS) % 4 != 2) & config.reads_image
+    soft = (
+        dice.integers(0, 256, (int(has_image.sum()), 4, 4, 3)).repeat(-(-px // 4), axis=1).repeat(-(-px // 4), axis=2)
+    )
+    noisy = soft[:, :px, :px] + dice.normal(0, 20, (len(soft), px, px, 3))
+    ids, mask = loaded.tokenizer.encode(titles) if loaded.tokenizer is not None else (None, None)
+    pixels = np.clip(noisy, 0, 255).astype(np.uint8) if config.reads_image else None
+    return Batch(ids, mask, pixels, has_text, has_image)

@@ -1,0 +1,199 @@
+"""Parts of a model as ONNX graphs: exported from PyTorch once, kept on disk, run by ONNX Runtime on many threads.
+
+    part of a CategoryModel ── export ──> NAME.onnx ── Graph ──> rows in, rows out, on every core
+
+A batch is cut into runs of few rows, and each run has one thread to itself: no thread waits for another inside an
+operation, which on two shared cores is a seventh faster than two threads on one run
+(docs/decisions/0016-cpu-engine.md).
+
+The parts are the two encoders and the fusion, apart, because listings without a title or a photo skip an encoder, and
+evidence asks the fusion several times. ONNX Runtime and onnx are the extra `cpu`; `missing` says whether it is there.
+
+After model.py; before cpu.py, and training's features, which take the photo part alone.
+"""
+
+import importlib.util
+import itertools
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from mmcat.errors import ModelError
+from mmcat.model import CategoryModel
+from mmcat.preparation import Preprocessing
+
+Array = npt.NDArray[Any]
+Axes = Mapping[str, Mapping[int, str]]
+FORMAT = 1  # change it where the graphs change: kept ones are made anew
+_OPSET = 17
+
+
+def missing() -> str | None:
+    """Why there is no ONNX Runtime; None if there is. Imports nothing."""
+    lacks = [name for name in ("onnxruntime", "onnx") if importlib.util.find_spec(name) is None]
+    return f"{' and '.join(lacks)} not installed (pip install 'mmcat[cpu]')" if lacks else None
+
+
+def version() -> str:
+    """Of what runs the graphs and of how they are made, for the names of kept files."""
+    import onnxruntime
+
+    return f"onnxruntime-{onnxruntime.__version__}-{FORMAT}"
+
+
+# ── Parts ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class PhotoPart(nn.Module):
+    """uint8 pixels [K, X, X, C] as they are decoded → [K, N, D], normalised on the way."""
+
+    mean: Tensor  # [C, 1, 1], of pixels 0 to 255; std as well
+    std: Tensor
+
+    def __init__(self, model: CategoryModel, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(preprocessing.std).view(3, 1, 1) * 255, persistent=False)
+        self.example = (torch.full((2, preprocessing.px, preprocessing.px, 3), 128, dtype=torch.uint8),)
+        self.axes = {"pixels_KXXC": {0: "K"}}
+
+    def forward(self, pixels_KXXC: Tensor) -> Tensor:
+        return self.model.encode_image((pixels_KXXC.permute(0, 3, 1, 2).float() - self.mean) / self.std)
+
+
+class TextPart(nn.Module):
+    """Token ids and mask [K, T] → [K, T, D], T = 1 when pooled."""
+
+    def __init__(self, model: CategoryModel) -> None:
+        super().__init__()
+        self.model = model
+        mask_KT = torch.tensor([[1] * 6, [1] * 4 + [0] * 2])
+        self.example = (mask_KT * 3, mask_KT)
+        self.axes = {"ids_KT": {0: "K", 1: "T"}, "mask_KT": {0: "K", 1: "T"}}
+
+    def forward(self, ids_KT: Tensor, mask_KT: Tensor) -> Tensor:
+        return self.model.encode_text(ids_KT, mask_KT)
+
+
+class FusionPart(nn.Module):
+    """Encoded vectors → logits of each head. What a model does not read is no input of its graph."""
+
+    def __init__(self, model: CategoryModel) -> None:
+        super().__init__()
+        self.model = model
+        config, has_B = model.config, torch.tensor([True, True, False])
+        inputs: dict[str, tuple[Tensor, dict[int, str]]] = {}
+        if config.reads_text:
+            tokens = 5 if config.keys == "sequence" else 1
+            length = {1: "T"} if config.keys == "sequence" else {}
+            inputs["text_BTD"] = torch.zeros(3, tokens, config.text_width), {0: "B", **length}
+            inputs["has_text_B"] = has_B, {0: "B"}
+            if config.keys == "sequence":
+                inputs["mask_BT"] = torch.ones(3, tokens, dtype=torch.bool), {0: "B", 1: "T"}
+        if config.reads_image:
+            inputs["image_BND"] = torch.zeros(3, config.image_cells, config.image_width), {0: "B"}
+            inputs["has_image_B"] = has_B, {0: "B"}
+        self.names = tuple(inputs)
+        self.example = tuple(value for value, _ in inputs.values())
+        self.axes = {name: axes for name, (_, axes) in inputs.items()}
+
+    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
+        of = dict(zip(self.names, given, strict=True))
+        logits = self.model.fuse(
+            of.get("text_BTD"), of.get("image_BND"), of.get("has_text_B"), of.get("has_image_B"), of.get("mask_BT")
+        )
+        return tuple(logits)
+
+
+Part = PhotoPart | TextPart | FusionPart
+
+
+def parts(model: CategoryModel, preprocessing: Preprocessing) -> dict[str, Part]:
+    """Those that this model has, by the names of their files: "text", "image", "fusion"."""
+    found: dict[str, Part] = {"fusion": FusionPart(model)}
+    if model.config.reads_text:
+        found["text"] = TextPart(model)
+    if model.config.reads_image:
+        found["image"] = PhotoPart(model, preprocessing)
+    return found
+
+
+def export(part: Part, path: Path) -> None:
+    """Writes the part as it computes in eval mode, float32; blocks for seconds.
+
+    Raises:
+        ModelError: an operation of the encoder has no counterpart in ONNX.
+    """
+    training = part.model.training
+    try:
+        with warnings.catch_warnings(), torch.inference_mode():
+            warnings.simplefilter("ignore")  # tracing warns of every shape it reads; parity with eager is tested
+            torch.onnx.export(
+                part.eval(), part.example, str(path), dynamo=False, opset_version=_OPSET,
+                input_names=list(part.axes), dynamic_axes=part.axes,
+            )  # fmt: skip
+    except Exception as error:  # whatever tracing meets in an encoder of another make
+        reason = str(error).partition("\n")[0]
+        raise ModelError(f"this model cannot be exported to ONNX ({reason}): use engine eager") from error
+    finally:
+        part.model.train(training)
+
+
+# ── Running ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Graph:
+    """One exported part, in memory.
+
+    Args:
+        path: of the file; may be removed afterwards.
+        pool: runs of rows are given to its threads.
+
+    Raises:
+        ModelError: the file is not a graph that ONNX Runtime can run.
+    """
+
+    def __init__(self, path: Path, pool: ThreadPoolExecutor) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1  # see the module's docstring
+        options.enable_mem_pattern = False  # one more plan of memory for every shape that comes by
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its errors have no common type of their own
+            raise ModelError(f"{path} cannot be run ({error}): remove it, and it is made again") from error
+        self._inputs = [one.name for one in self._session.get_inputs()]
+        self._pool = pool
+
+    def start(self, runs: Iterable[Mapping[str, Array]]) -> list[Future[Sequence[Array]]]:
+        """Gives every run to a thread and returns at once; each future holds the graph's outputs for its rows.
+
+        Args:
+            runs: inputs by name; names that this graph does not read are left out.
+        """
+        return [self._pool.submit(self._run, inputs) for inputs in runs]
+
+    def _run(self, inputs: Mapping[str, Array]) -> Sequence[Array]:
+        found: Sequence[Array] = self._session.run(None, {name: inputs[name] for name in self._inputs})
+        return found
+
+
+def cut(rows: int, threads: int, most: int) -> list[slice]:
+    """Cuts rows into runs of at most `most`, as equal as can be and at least one for each thread.
+
+    Between 4 and 16 rows of an encoder are equally fast (decision 0016); more would let one thread wait for the other.
+    """
+    if not rows:
+        return []
+    count = -(-rows // most)
+    count = min(rows, -(-count // threads) * threads)  # whole rounds of all threads
+    bounds = [rows * place // count for place in range(count + 1)]
+    return [slice(start, stop) for start, stop in itertools.pairwise(bounds)]

@@ -1,0 +1,129 @@
+"""How much quicker the CPU engine answers than eager PyTorch, the whole seed-shaped model, float32.
+
+    python -m tests.benchmarks.engine [--listings 32] [--pairs 9] [--tokens 30] [--small] [--json]
+
+The model has the research code's shape: ResNet50 at 224 px, BERT-base, 30 tokens, 6 blocks, heads 57 / 552 / 3,190 /
+404; weights are random, every listing has a title and a photo, decoded and tokenized already. `engine` is
+mmcat.engines.cpu; `eager` is mmcat.engines.eager (channels-last) at batches of 4, 8, 16 and 32, of which the quickest
+in a first look is the peer; `default` is PyTorch as it comes: default layout, batches of 32. All take turns; ratios are
+medians over pairs with a 95 % bootstrap interval. `--small` is for seeing that it runs.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from mmcat.engines.base import Batch, Engine
+from mmcat.engines.cpu import CpuEngine
+from mmcat.engines.eager import EagerEngine
+from mmcat.family import ModelConfig
+from mmcat.model import CategoryModel
+from mmcat.preparation import Preprocessing
+from tests.benchmarks.intervals import best, ratio, rounds
+
+BATCHES, DEFAULT = (4, 8, 16, 32), 32
+BERT: dict[str, Any] = {
+    "model_type": "bert", "vocab_size": 42_000, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
+    "intermediate_size": 3_072, "max_position_embeddings": 512,
+}  # fmt: skip
+SMALL_BERT = BERT | {"vocab_size": 500, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+LOOKS = 2  # of each batch size, to find eager's best
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="The CPU engine against eager PyTorch.")
+    parser.add_argument("--listings", type=int, default=32, help="of each turn; the engine takes them as one batch")
+    parser.add_argument("--tokens", type=int, default=30)
+    parser.add_argument("--pairs", type=int, default=9)
+    parser.add_argument("--small", action="store_true", help="a tiny model: only to see that it runs")
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    found = measure(4 if given.small else given.listings, given.tokens, 2 if given.small else given.pairs, given.small)
+    if given.json:
+        print(json.dumps(found))
+        return
+    for name, rate in found["listings_per_s"].items():
+        print(f"{name:<22} {rate:>8.2f} listings/s")
+    for name in ("over_eager", "over_default"):
+        told = found[name]
+        low, high = told["interval"]
+        print(f"engine {name.replace('_', ' ')}: {told['ratio']:.2f}, 95 % interval {low:.2f} to {high:.2f}")
+    print(f"graphs made in {found['make_s']:.1f} s; largest difference of a logit {found['difference']:.1e}")
+
+
+def measure(listings: int, tokens: int, pairs: int, small: bool) -> dict[str, Any]:
+    """Rates, ratios, and how far the logits are apart."""
+    torch.manual_seed(0)
+    bert, px = (SMALL_BERT, 64) if small else (BERT, 224)
+    config = ModelConfig((57, 552, 3_190, 404), text_encoder=bert, text_pooling="cls", px=px)
+    model = CategoryModel(config).eval().requires_grad_(False)
+    preprocessing = Preprocessing(px=px, max_tokens=tokens)
+    started = time.perf_counter()
+    engine = CpuEngine.load(model, preprocessing, torch.get_num_threads())
+    make_s = time.perf_counter() - started
+    batch = _batch(config, listings, tokens, bert["vocab_size"])
+    default = _default(CategoryModel(config).eval().requires_grad_(False), preprocessing, batch)
+    channels_last = EagerEngine(model, preprocessing, "cpu", "fp32")
+    eager = {f"eager, batch {size}": _chunks(channels_last, batch, size) for size in BATCHES}
+    peer = best(rounds(eager, LOOKS))
+    took = rounds({"engine": lambda: engine.logits(batch), peer: eager[peer], "default": default}, pairs)
+    pairs_of_logits = zip(engine.logits(batch), channels_last.logits(batch), strict=True)
+    return {
+        "threads": torch.get_num_threads(),
+        "listings_per_s": {name: listings / float(np.median(seconds)) for name, seconds in took.items()},
+        "over_eager": ratio(took[peer], took["engine"]),
+        "over_default": ratio(took["default"], took["engine"]),
+        "make_s": make_s,
+        "difference": max(float(np.abs(ours - theirs).max()) for ours, theirs in pairs_of_logits),
+    }
+
+
+def _batch(config: ModelConfig, listings: int, tokens: int, vocabulary: int) -> Batch:
+    dice, there = np.random.default_rng(0), np.ones(listings, np.bool_)
+    ids = dice.integers(5, vocabulary, (listings, tokens))
+    pixels = dice.integers(0, 256, (listings, config.px, config.px, 3), np.uint8)
+    return Batch(ids, np.ones_like(ids), pixels, there, there)
+
+
+def _cut(batch: Batch, size: int) -> list[Batch]:
+    assert batch.ids is not None
+    assert batch.mask is not None
+    assert batch.pixels is not None
+    parts = [slice(start, start + size) for start in range(0, len(batch), size)]
+    return [
+        Batch(batch.ids[part], batch.mask[part], batch.pixels[part], batch.has_text[part], batch.has_image[part])
+        for part in parts
+    ]
+
+
+def _chunks(engine: Engine, batch: Batch, size: int) -> Callable[[], object]:
+    chunks = _cut(batch, size)
+    return lambda: [engine.logits(chunk) for chunk in chunks]
+
+
+def _default(model: CategoryModel, preprocessing: Preprocessing, batch: Batch) -> Callable[[], object]:
+    """The model called as one would without thinking of layouts."""
+    mean, std = (torch.tensor(values).view(3, 1, 1) * 255 for values in (preprocessing.mean, preprocessing.std))
+
+    def run() -> object:
+        found = []
+        with torch.inference_mode():
+            for chunk in _cut(batch, DEFAULT):
+                assert chunk.ids is not None
+                assert chunk.mask is not None
+                assert chunk.pixels is not None
+                pixels_BCXX = torch.from_numpy(chunk.pixels).permute(0, 3, 1, 2).contiguous()
+                ids_BT, mask_BT = torch.from_numpy(chunk.ids), torch.from_numpy(chunk.mask)
+                found.append(model(ids_BT, mask_BT, (pixels_BCXX.float() - mean) / std))
+        return found
+
+    return run
+
+
+if __name__ == "__main__":
+    main()
