@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import pytest
 
-from consumer.fetch.addresses import AddressPolicy, RefusedAddressError, embedded_ipv4, special_range
+from consumer.fetch.addresses import AddressPolicy, RefusedAddressError
+from consumer.fetch.ranges import embedded_ipv4, special_range
 
 
 class Forbidden(NamedTuple):
