@@ -23,6 +23,11 @@ IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MAX_ADDRESS_CHARACTERS: Final = 2048
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+# Names that mean the inside wherever they are resolved (RFC 6761, 6762, 8375, ICANN's .internal, habit).
+INSIDE_SUFFIXES: Final = (
+    "localhost", "localdomain", "local", "internal", "intranet", "private", "corp", "home", "lan", "svc", "arpa",
+    "onion", "test", "invalid",
+)  # fmt: skip
 
 
 class RefusedAddressError(Exception):
@@ -63,15 +68,25 @@ class AddressPolicy:
             ranges that admit addresses which are refused otherwise.
         deny: the same forms; what they cover is refused even where `allow` names it.
         ports: the only ones admitted.
+        resolved_here: False where an egress proxy resolves names: then those that mean the inside (one label, .local,
+            .internal, …) are refused by their look, unless `allow` names them.
 
     Raises:
         ValueError: an entry that is neither a range nor a host name.
     """
 
-    def __init__(self, allow: Iterable[str] = (), deny: Iterable[str] = (), ports: Iterable[int] = (80, 443)) -> None:
+    def __init__(
+        self,
+        allow: Iterable[str] = (),
+        deny: Iterable[str] = (),
+        ports: Iterable[int] = (80, 443),
+        *,
+        resolved_here: bool = True,
+    ) -> None:
         self._allow_networks, self._allow_suffixes = _split_entries(allow)
         self._deny_networks, self._deny_suffixes = _split_entries(deny)
         self._ports = frozenset(ports)
+        self._resolved_here = resolved_here
 
     def read(self, address: str) -> Target:
         """Read and judge an address as far as its text goes; a literal host is judged whole.
@@ -86,6 +101,8 @@ class AddressPolicy:
             raise RefusedAddressError(f"host {target.host} is denied")
         if target.address is not None and (reason := self.refusal(target.host, target.address)):
             raise RefusedAddressError(reason)
+        if target.address is None and not self._resolved_here and self._means_inside(target.host):
+            raise RefusedAddressError(f"host {target.host} is a name of the inside")
         return target
 
     def refusal(self, host: str, address: IPAddress) -> str | None:
@@ -104,6 +121,10 @@ class AddressPolicy:
             return f"{host} leads to a special address ({reason})"
         # Admitting a carrier of IPv4 (say NAT64 on an IPv6-only network) does not admit every address it carries.
         return None if inner is None else self.refusal(host, inner)
+
+    def _means_inside(self, host: str) -> bool:
+        looks = "." not in host or _has_suffix(host, INSIDE_SUFFIXES)
+        return looks and not _has_suffix(host, self._allow_suffixes)
 
 
 def _parse(address: str) -> Target:
