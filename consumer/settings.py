@@ -119,7 +119,7 @@ class PhotoSettings(Part):
     connect_timeout_s: Seconds = Field(1.0, description="longest wait for a connection")
     silence_timeout_s: Seconds = Field(2.0, description="longest wait for the first byte, and between two pieces")
     max_bytes: int = Field(10 * 2**20, ge=1024, le=2**28, description="a larger photo is refused")
-    concurrency: int = Field(64, ge=1, le=4096, description="fetches at once")
+    concurrency: int = Field(512, ge=1, le=65_536, description="connections at once, those to hosts that hang included")
     per_host: int = Field(16, ge=1, le=4096, description="fetches at once from one host")
     allow: tuple[str, ...] = Field((), description="host suffixes or CIDR that may be private addresses")
     deny: tuple[str, ...] = Field((), description="host suffixes or CIDR never fetched")

@@ -10,6 +10,7 @@ import socket
 import time
 import zlib
 from collections.abc import Iterable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
@@ -40,6 +41,8 @@ REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 RETRYABLE: Final = frozenset({404, 408, 421, 425})
 # "identity": a photo gains nothing from compression, and what is not inflated is no bomb.
 HEADERS: Final = {"Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity", "User-Agent": "mmcat"}
+# What the pipeline counts for a photo that is not there yet: so much of any number of bodies may be held.
+SMALL_BYTES: Final = 256 * 1024
 ZLIB_MODES: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 
 
@@ -67,13 +70,16 @@ class FetchLimits:
         max_bytes: longest body, also once inflated.
         connect_s: for the connection, TLS included.
         silence_s: longest wait for the first byte, and between two pieces of the body.
-        concurrency: most requests at once over all hosts.
+        concurrency: most connections at once over all hosts. Hosts that hang hold theirs for `silence_s`, so it is
+            sized for them too: a connection that waits costs little, bytes are bounded by `large_at_once`.
+        large_at_once: most bodies at once that have outgrown `SMALL_BYTES`; the others wait, unread.
     """
 
     max_bytes: int = 10 * 2**20
     connect_s: float = 1.0
     silence_s: float = 2.0
-    concurrency: int = 256
+    concurrency: int = 512
+    large_at_once: int = 32
 
 
 class PhotoFetcher:
@@ -102,6 +108,7 @@ class PhotoFetcher:
         # Behind a proxy the only name resolved here is the proxy's own, and the operator wrote that.
         resolved = AddressPolicy(allow=(proxy.host,)) if proxy else policy
         self._hosts = Hosts(resolved, host_limits or HostLimits(), lookup=lookup)
+        self._large = asyncio.Semaphore(self._limits.large_at_once)
         self._session: aiohttp.ClientSession | None = None
 
     @classmethod
@@ -244,11 +251,14 @@ class PhotoFetcher:
             return _refused(f"announced {response.content_length} bytes, limit {limit}")
         pieces: list[bytes] = []
         size = 0
-        async for piece in response.content.iter_any():
-            size += len(piece)
-            if size > limit:
-                return _refused(f"more than {limit} bytes")
-            pieces.append(piece)
+        async with AsyncExitStack() as held:
+            async for piece in response.content.iter_any():
+                if size <= SMALL_BYTES < size + len(piece):
+                    await held.enter_async_context(self._large)
+                size += len(piece)
+                if size > limit:
+                    return _refused(f"more than {limit} bytes")
+                pieces.append(piece)
         if not size:
             return _unavailable("empty body")
         encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
