@@ -24,7 +24,7 @@ Fit = Literal["pad", "crop"]
 Pixels = npt.NDArray[np.uint8]
 
 # Above any shop photo (phones send 12 to 50 megapixels), below what could hurt a worker: 50 megapixels are 150 MB, and
-# take at most four times that while Pillow unpacks them (WebP), as tests/support/decoder.py measures.
+# took 530 MB more than that while Pillow unpacked a WebP of this size.
 MAX_PIXELS = 50_000_000
 _EXIF_ORIENTATION = 0x0112
 

@@ -433,7 +433,7 @@ def test_hosts_that_hang_after_they_answered_well_leave_the_others_their_connect
     async def scenario() -> None:
         async with ScriptedHost({"/photo": answer(200, PHOTO), "/hang": hang}) as server:
             photo, policy = PhotoSettings(), AddressPolicy(allow=[LOOPBACK], ports=[server.port])
-            limits = FetchLimits(silence_s=600, concurrency=photo.concurrency)
+            limits = FetchLimits(connect_s=600, silence_s=600, concurrency=photo.concurrency)
             each = HostLimits(per_host=photo.per_host)
             async with PhotoFetcher(policy, limits, each, lookup=lambda _: ["127.0.0.1"]) as fetcher:
 
