@@ -19,7 +19,7 @@ _ENTRY: Final = re.compile(
 )
 # What the client says itself (framing, compression, the host asked for), and cookies, which are never sent.
 _RESERVED: Final = frozenset(
-    {"accept-encoding", "connection", "content-length", "cookie", "host", "te", "transfer-encoding", "upgrade"}
+    {"accept-encoding", "connection", "content-length", "cookie", "host", "transfer-encoding", "upgrade"}
 )
 _NONE: Final[Mapping[str, str]] = MappingProxyType({})
 

@@ -213,3 +213,20 @@ def test_proxy_that_is_down_sets_no_photo_host_aside() -> None:
     for fetched in asyncio.run(scenario()):
         assert (fetched.status, fetched.retryable) == (ImageStatus.UNAVAILABLE, True)
         assert "ClientProxyConnectionError" in fetched.detail
+
+
+def test_settings_reach_proxy_and_headers(wire: Wire) -> None:
+    async def scenario() -> tuple[Fetched, Fetched, list[bytes]]:
+        async with ScriptedHost(Always(answer(200, PHOTO))) as proxy:
+            wire.port = proxy.port
+            photo = PhotoSettings(
+                proxy=SecretStr("http://10.0.0.5:3128"), headers=(SecretStr("http://photos.example X-Token: t"),)
+            )
+            async with PhotoFetcher.from_settings(photo) as fetcher:
+                good = await fetcher.fetch("http://photos.example/", time.monotonic() + 60)
+                inside = await fetcher.fetch("http://metadata.google.internal/", time.monotonic() + 60)
+            return good, inside, proxy.requests
+
+    good, inside, requests = asyncio.run(scenario())
+    assert (good.body, inside.status, len(requests)) == (PHOTO, ImageStatus.REFUSED, 1)
+    assert headers_sent(requests[0])["x-token"] == "t"
