@@ -5,9 +5,11 @@ which also says where each value came from; everything else is handed the part i
 """
 
 import difflib
+import json
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
@@ -117,12 +119,15 @@ class PhotoSettings(Part):
 
     deadline_s: Seconds = Field(3.0, description="longest wait for a photo, from the poll")
     connect_timeout_s: Seconds = Field(1.0, description="longest wait for a connection")
+    silence_timeout_s: Seconds = Field(2.0, description="longest wait for the first byte, and between two pieces")
     max_bytes: int = Field(10 * 2**20, ge=1024, le=2**28, description="a larger photo is refused")
-    concurrency: int = Field(64, ge=1, le=4096, description="fetches at once")
+    concurrency: int = Field(512, ge=1, le=65_536, description="connections at once, those to hosts that hang included")
     per_host: int = Field(16, ge=1, le=4096, description="fetches at once from one host")
     allow: tuple[str, ...] = Field((), description="host suffixes or CIDR that may be private addresses")
     deny: tuple[str, ...] = Field((), description="host suffixes or CIDR never fetched")
     ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = Field((80, 443), description="ports that may be asked")
+    headers: tuple[SecretStr, ...] = Field((), description="ORIGIN NAME: VALUE, sent to that origin and to no other")
+    proxy: SecretStr | None = Field(None, description="egress proxy, http://[user:password@]host:port")
     decode_threads: int = Field(2, ge=1, le=256, description="threads that decode photos")
 
 
@@ -286,6 +291,9 @@ def _from_text(name: str, text: str) -> Any:
     if name in ("photo.allow", "photo.deny", "photo.ports"):
         items = text.strip().removeprefix("[").removesuffix("]").split(",")
         return [item.strip().strip("\"'") for item in items if item.strip()]
+    if name == "photo.headers":  # values may hold commas: several are a JSON array
+        with suppress(ValueError):
+            return json.loads(text) if text.lstrip().startswith("[") else [text]
     return text
 
 

@@ -1,6 +1,8 @@
 """Fetches photos from addresses that strangers wrote. In the order of a fetch:
 
+ranges.py     which IP addresses are special (pure)
 addresses.py  which addresses may be fetched (pure policy)
+egress.py     headers of named hosts, and the egress proxy (pure)
 hosts.py      resolution, slots and circuit breaker of each host
 client.py     `PhotoFetcher`: redirects, limits, and what became of the photo
 

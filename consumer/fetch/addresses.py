@@ -7,9 +7,6 @@ and client.py connects to those addresses only.
 An address is read once, into a `Target`; nothing downstream parses the text again, so no two parsers can disagree
 about what was checked. Odd spellings of an IPv4 address (decimal, octal, hex, short, full-width digits) are turned into
 the address that they mean and judged as that.
-
-The list of special ranges is written out, from IANA's special-purpose registries (RFC 6890 and its updates), instead
-of taken from `ipaddress.is_global`, whose answer changes between Python versions.
 """
 
 import ipaddress
@@ -20,60 +17,17 @@ from urllib.parse import quote, urlsplit
 
 import idna
 
-IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+from consumer.fetch.ranges import IPAddress, embedded_ipv4, special_range
+
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MAX_ADDRESS_CHARACTERS: Final = 2048
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-
-_SPECIAL_V4: Final = tuple(
-    (ipaddress.IPv4Network(network), reason)
-    for network, reason in (
-        ("0.0.0.0/8", "unspecified"),
-        ("10.0.0.0/8", "private"),
-        ("100.64.0.0/10", "carrier-grade"),
-        ("127.0.0.0/8", "loopback"),
-        ("168.63.129.16/32", "metadata"),  # Azure's host agent: a public number that only ever means the machine itself
-        ("169.254.0.0/16", "link-local"),  # the metadata services live here
-        ("172.16.0.0/12", "private"),
-        ("192.0.0.0/24", "reserved"),
-        ("192.0.2.0/24", "documentation"),
-        ("192.31.196.0/24", "reserved"),
-        ("192.52.193.0/24", "reserved"),
-        ("192.88.99.0/24", "tunnel"),  # 6to4 relays
-        ("192.168.0.0/16", "private"),
-        ("192.175.48.0/24", "reserved"),
-        ("198.18.0.0/15", "benchmark"),
-        ("198.51.100.0/24", "documentation"),
-        ("203.0.113.0/24", "documentation"),
-        ("224.0.0.0/4", "multicast"),
-        ("240.0.0.0/4", "reserved"),  # with the broadcast address
-    )
-)
-_GLOBAL_V6: Final = ipaddress.IPv6Network("2000::/3")  # the only range IANA gives out as global unicast
-_SPECIAL_V6: Final = tuple(
-    (ipaddress.IPv6Network(network), reason)
-    for network, reason in (
-        ("::/128", "unspecified"),
-        ("::1/128", "loopback"),
-        ("::ffff:0:0/96", "embedded IPv4"),  # mapped
-        ("::ffff:0:0:0/96", "embedded IPv4"),  # translated (RFC 2765)
-        ("::/96", "embedded IPv4"),  # compatible
-        ("64:ff9b::/96", "embedded IPv4"),  # NAT64
-        ("64:ff9b:1::/48", "embedded IPv4"),  # NAT64 of a site
-        ("100::/64", "discard"),
-        ("2001::/32", "embedded IPv4"),  # Teredo
-        ("2001::/23", "reserved"),
-        ("2001:db8::/32", "documentation"),
-        ("2002::/16", "embedded IPv4"),  # 6to4
-        ("2620:4f:8000::/48", "reserved"),
-        ("3fff::/20", "documentation"),
-        ("fc00::/7", "private"),
-        ("fe80::/10", "link-local"),
-        ("fec0::/10", "private"),
-        ("ff00::/8", "multicast"),
-    )
-)
+# Names that mean the inside wherever they are resolved (RFC 6761, 6762, 8375, ICANN's .internal, habit).
+INSIDE_SUFFIXES: Final = (
+    "localhost", "localdomain", "local", "internal", "intranet", "private", "corp", "home", "lan", "svc", "arpa",
+    "onion", "test", "invalid",
+)  # fmt: skip
 
 
 class RefusedAddressError(Exception):
@@ -114,15 +68,25 @@ class AddressPolicy:
             ranges that admit addresses which are refused otherwise.
         deny: the same forms; what they cover is refused even where `allow` names it.
         ports: the only ones admitted.
+        resolved_here: False where an egress proxy resolves names: then those that mean the inside (one label, .local,
+            .internal, …) are refused by their look, unless `allow` names them.
 
     Raises:
         ValueError: an entry that is neither a range nor a host name.
     """
 
-    def __init__(self, allow: Iterable[str] = (), deny: Iterable[str] = (), ports: Iterable[int] = (80, 443)) -> None:
+    def __init__(
+        self,
+        allow: Iterable[str] = (),
+        deny: Iterable[str] = (),
+        ports: Iterable[int] = (80, 443),
+        *,
+        resolved_here: bool = True,
+    ) -> None:
         self._allow_networks, self._allow_suffixes = _split_entries(allow)
         self._deny_networks, self._deny_suffixes = _split_entries(deny)
         self._ports = frozenset(ports)
+        self._resolved_here = resolved_here
 
     def read(self, address: str) -> Target:
         """Read and judge an address as far as its text goes; a literal host is judged whole.
@@ -137,6 +101,8 @@ class AddressPolicy:
             raise RefusedAddressError(f"host {target.host} is denied")
         if target.address is not None and (reason := self.refusal(target.host, target.address)):
             raise RefusedAddressError(reason)
+        if target.address is None and not self._resolved_here and self._means_inside(target.host):
+            raise RefusedAddressError(f"host {target.host} is a name of the inside")
         return target
 
     def refusal(self, host: str, address: IPAddress) -> str | None:
@@ -156,38 +122,9 @@ class AddressPolicy:
         # Admitting a carrier of IPv4 (say NAT64 on an IPv6-only network) does not admit every address it carries.
         return None if inner is None else self.refusal(host, inner)
 
-
-def special_range(address: IPAddress) -> str | None:
-    """The name of the special range that holds `address`; None for an ordinary public address."""
-    if isinstance(address, ipaddress.IPv4Address):
-        return next((reason for network, reason in _SPECIAL_V4 if address in network), None)
-    for network, reason in _SPECIAL_V6:
-        if address in network:
-            return reason
-    if address not in _GLOBAL_V6:
-        return "reserved"
-    return "embedded IPv4" if _is_isatap(address) else None
-
-
-def embedded_ipv4(address: IPAddress) -> ipaddress.IPv4Address | None:
-    """The IPv4 address that an IPv6 address carries (mapped, compatible, NAT64, 6to4, Teredo, ISATAP), if it does."""
-    if isinstance(address, ipaddress.IPv4Address):
-        return None
-    number = int(address)
-    if address in _GLOBAL_V6:
-        if address.sixtofour is not None:
-            return address.sixtofour
-        if address.teredo is not None:
-            return address.teredo[1]
-        return ipaddress.IPv4Address(number & 0xFFFFFFFF) if _is_isatap(address) else None
-    if number <= 1:
-        return None
-    carried = special_range(address) == "embedded IPv4"
-    return ipaddress.IPv4Address(number & 0xFFFFFFFF) if carried else None
-
-
-def _is_isatap(address: ipaddress.IPv6Address) -> bool:
-    return (int(address) >> 32) & 0xFDFFFFFF == 0x00005EFE  # RFC 5214: interface id [02]00:5efe:a.b.c.d
+    def _means_inside(self, host: str) -> bool:
+        looks = "." not in host or _has_suffix(host, INSIDE_SUFFIXES)
+        return looks and not _has_suffix(host, self._allow_suffixes)
 
 
 def _parse(address: str) -> Target:

@@ -10,6 +10,7 @@ import socket
 import time
 import zlib
 from collections.abc import Iterable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
@@ -21,6 +22,7 @@ from yarl import URL
 
 from consumer.errors import ConfigError
 from consumer.fetch.addresses import AddressPolicy, RefusedAddressError, Target
+from consumer.fetch.egress import HostHeaders, Proxy
 from consumer.fetch.hosts import (
     HostLimits,
     Hosts,
@@ -39,6 +41,8 @@ REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 RETRYABLE: Final = frozenset({404, 408, 421, 425})
 # "identity": a photo gains nothing from compression, and what is not inflated is no bomb.
 HEADERS: Final = {"Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity", "User-Agent": "mmcat"}
+# What the pipeline counts for a photo that is not there yet: so much of any number of bodies may be held.
+SMALL_BYTES: Final = 256 * 1024
 ZLIB_MODES: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 
 
@@ -66,13 +70,16 @@ class FetchLimits:
         max_bytes: longest body, also once inflated.
         connect_s: for the connection, TLS included.
         silence_s: longest wait for the first byte, and between two pieces of the body.
-        concurrency: most requests at once over all hosts.
+        concurrency: most connections at once over all hosts. Hosts that hang hold theirs for `silence_s`, so it is
+            sized for them too: a connection that waits costs little, bytes are bounded by `large_at_once`.
+        large_at_once: most bodies at once that have outgrown `SMALL_BYTES`; the others wait, unread.
     """
 
     max_bytes: int = 10 * 2**20
     connect_s: float = 1.0
     silence_s: float = 2.0
-    concurrency: int = 256
+    concurrency: int = 512
+    large_at_once: int = 32
 
 
 class PhotoFetcher:
@@ -80,6 +87,8 @@ class PhotoFetcher:
 
     Args:
         policy: which addresses may be fetched.
+        headers: what some origins are sent beside `HEADERS`.
+        proxy: everything goes through it and it resolves the names; `policy` must know (`resolved_here=False`).
         lookup: blocking resolver of names; tests put their own here.
     """
 
@@ -89,11 +98,17 @@ class PhotoFetcher:
         limits: FetchLimits | None = None,
         host_limits: HostLimits | None = None,
         *,
+        headers: HostHeaders | None = None,
+        proxy: Proxy | None = None,
         lookup: Lookup = system_lookup,
     ) -> None:
         self._policy = policy
         self._limits = limits or FetchLimits()
-        self._hosts = Hosts(policy, host_limits or HostLimits(), lookup=lookup)
+        self._headers, self._proxy = headers or HostHeaders(), proxy
+        # Behind a proxy the only name resolved here is the proxy's own, and the operator wrote that.
+        resolved = AddressPolicy(allow=(proxy.host,)) if proxy else policy
+        self._hosts = Hosts(resolved, host_limits or HostLimits(), lookup=lookup)
+        self._large = asyncio.Semaphore(self._limits.large_at_once)
         self._session: aiohttp.ClientSession | None = None
 
     @classmethod
@@ -101,16 +116,20 @@ class PhotoFetcher:
         """As the operator set it.
 
         Raises:
-            ConfigError: an entry of allow or deny is neither a host suffix nor a range.
+            ConfigError: an entry of allow or deny is neither a host suffix nor a range; a header or the proxy cannot be
+                read.
         """
+        wrong = "photo.allow or photo.deny"
         try:
-            policy = AddressPolicy(photo.allow, photo.deny, photo.ports)
+            policy = AddressPolicy(photo.allow, photo.deny, photo.ports, resolved_here=photo.proxy is None)
+            wrong = "photo.headers"
+            headers = HostHeaders(entry.get_secret_value() for entry in photo.headers)
+            wrong = "photo.proxy"
+            proxy = Proxy.read(photo.proxy.get_secret_value()) if photo.proxy else None
         except ValueError as error:
-            raise ConfigError(f"photo.allow or photo.deny: {error}") from None
-        limits = FetchLimits(
-            max_bytes=photo.max_bytes, connect_s=photo.connect_timeout_s, concurrency=photo.concurrency
-        )
-        return cls(policy, limits, HostLimits(per_host=photo.per_host))
+            raise ConfigError(f"{wrong}: {error}") from None
+        limits = FetchLimits(photo.max_bytes, photo.connect_timeout_s, photo.silence_timeout_s, photo.concurrency)
+        return cls(policy, limits, HostLimits(per_host=photo.per_host), headers=headers, proxy=proxy)
 
     async def start(self) -> None:
         """Open the pool."""
@@ -122,7 +141,7 @@ class PhotoFetcher:
         self._session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,  # no proxy and no .netrc from the environment
+            trust_env=False,  # no proxy and no .netrc from the environment; `photo.proxy` names one
             auto_decompress=False,
             headers=HEADERS,
             raise_for_status=False,
@@ -179,14 +198,19 @@ class PhotoFetcher:
         """Ask once; returns what became of it, or the address it redirects to."""
         async with asyncio.timeout(deadline - time.monotonic()) as until, self._hosts.slot(target.origin) as slot:
             try:
-                if target.address is None:
+                if target.address is None and self._proxy is None:
                     await self._hosts.resolve(target.host)
                 answer = await self._exchange(target, slot)
             except asyncio.CancelledError:
                 if until.expired():
                     slot.timed_out()
                 raise
-            except RefusedAddressError:
+            except (RefusedAddressError, aiohttp.ClientProxyConnectionError):  # neither says anything of the host
+                raise
+            except aiohttp.ClientHttpProxyError as answer:
+                if answer.status == 403:
+                    raise RefusedAddressError(f"the egress proxy refuses {target.origin}") from None
+                slot.failed()
                 raise
             except Exception:  # judged by `fetch`; here it only counts against the host
                 slot.failed()
@@ -198,13 +222,15 @@ class PhotoFetcher:
             raise RuntimeError("fetch before start")
         url = URL.build(
             scheme=target.scheme,
-            host=target.host,
+            host=f"[{target.host}]" if ":" in target.host else target.host,  # yarl takes encoded parts as they are
             port=target.port,
             path=target.path,
             query_string=target.query,
             encoded=True,
         )
-        async with self._session.get(url, allow_redirects=False) as response:
+        proxy = self._proxy.url if self._proxy else None
+        headers = self._headers.of(target)  # asked anew at each redirect: they stay with their origin
+        async with self._session.get(url, allow_redirects=False, headers=headers, proxy=proxy) as response:
             if response.status == 429 or response.status >= 500:
                 slot.failed()  # "too many requests", too: a few in a row, and the host is left alone for a while
                 return _unavailable(f"{target.origin} answered {response.status}")
@@ -225,11 +251,14 @@ class PhotoFetcher:
             return _refused(f"announced {response.content_length} bytes, limit {limit}")
         pieces: list[bytes] = []
         size = 0
-        async for piece in response.content.iter_any():
-            size += len(piece)
-            if size > limit:
-                return _refused(f"more than {limit} bytes")
-            pieces.append(piece)
+        async with AsyncExitStack() as held:
+            async for piece in response.content.iter_any():
+                if size <= SMALL_BYTES < size + len(piece):
+                    await held.enter_async_context(self._large)
+                size += len(piece)
+                if size > limit:
+                    return _refused(f"more than {limit} bytes")
+                pieces.append(piece)
         if not size:
             return _unavailable("empty body")
         encoding = response.headers.get("Content-Encoding", "identity").strip().lower()

@@ -20,7 +20,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from consumer.fetch.addresses import AddressPolicy, IPAddress, RefusedAddressError
+from consumer.fetch.addresses import AddressPolicy, RefusedAddressError
+from consumer.fetch.ranges import IPAddress
 
 # A host that never answered gets two slots, one more for each answer: with hundreds of hung hosts met at once, each
 # holds two of the pool's connections and not all that `per_host` allows.

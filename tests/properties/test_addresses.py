@@ -6,7 +6,8 @@ import socket
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumer.fetch.addresses import AddressPolicy, RefusedAddressError, special_range
+from consumer.fetch.addresses import AddressPolicy, RefusedAddressError
+from consumer.fetch.ranges import special_range
 
 POLICY = AddressPolicy()
 UNHURRIED = settings(deadline=None)  # the machine may be busy with other tests

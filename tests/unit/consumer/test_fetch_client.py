@@ -13,8 +13,9 @@ import pytest
 from consumer.errors import ConfigError
 from consumer.fetch import Fetched, PhotoFetcher
 from consumer.fetch.addresses import AddressPolicy
-from consumer.fetch.client import FetchLimits
+from consumer.fetch.client import SMALL_BYTES, FetchLimits
 from consumer.fetch.hosts import HostLimits, Lookup
+from consumer.pipeline import PHOTO_RESERVE_BYTES
 from consumer.settings import PhotoSettings
 from mmcat.listing import ImageStatus
 from tests.support.scripted_host import Script, ScriptedHost, answer
@@ -424,6 +425,72 @@ def test_hung_hosts_do_not_hold_the_others() -> None:
 
     alone, beside = asyncio.run(scenario())
     assert beside < alone + 0.5
+
+
+def test_hosts_that_hang_after_they_answered_well_leave_the_others_their_connections() -> None:
+    """A host that is known to be good may hold all its slots; many that hang at once must not hold all there is."""
+
+    async def scenario() -> None:
+        async with ScriptedHost({"/photo": answer(200, PHOTO), "/hang": hang}) as server:
+            photo, policy = PhotoSettings(), AddressPolicy(allow=[LOOPBACK], ports=[server.port])
+            limits = FetchLimits(connect_s=600, silence_s=600, concurrency=photo.concurrency)
+            each = HostLimits(per_host=photo.per_host)
+            async with PhotoFetcher(policy, limits, each, lookup=lambda _: ["127.0.0.1"]) as fetcher:
+
+                async def fetch(host: int, path: str) -> Fetched:
+                    return await fetcher.fetch(server.url(path, f"host{host}.example"), time.monotonic() + 600)
+
+                for host in range(1, 13):
+                    for _ in range(photo.per_host):
+                        assert (await fetch(host, "/photo")).status is ImageStatus.USED
+                hung = [
+                    asyncio.create_task(fetch(host, "/hang")) for host in range(1, 13) for _ in range(photo.per_host)
+                ]
+                while server.open_now < len(hung):
+                    await asyncio.sleep(0.01)
+                for host in range(13, 21):
+                    assert (await fetch(host, "/photo")).status is ImageStatus.USED
+                assert not any(task.done() for task in hung)
+                for task in hung:
+                    task.cancel()
+                await asyncio.gather(*hung, return_exceptions=True)
+
+    asyncio.run(scenario())
+
+
+def test_large_photos_wait_for_each_other_and_small_ones_for_nobody() -> None:
+    """What is held of photos that are not whole yet: the first 256 KiB of each, and all of a few."""
+    release = asyncio.Event()
+    half = b"HTTP/1.1 200 X\r\nContent-Length: 600000\r\n\r\n" + b"x" * 300_000
+
+    async def large(writer: asyncio.StreamWriter) -> None:
+        writer.write(half)
+        await writer.drain()
+        await release.wait()
+        writer.write(b"x" * 300_000)
+        await writer.drain()
+
+    async def scenario() -> None:
+        async with ScriptedHost({"/small": answer(200, PHOTO), "/large": large}) as server:
+            policy = AddressPolicy(allow=[LOOPBACK], ports=[server.port])
+            async with PhotoFetcher(policy, FetchLimits(large_at_once=1, silence_s=600)) as fetcher:
+                until = time.monotonic() + 600
+                held = [asyncio.create_task(fetcher.fetch(server.url("/large"), until)) for _ in range(2)]
+                while server.open_now < 2 or not fetcher._large.locked():
+                    await asyncio.sleep(0.01)
+                for _ in range(20):
+                    assert (await fetcher.fetch(server.url("/small", "localhost"), until)).body == PHOTO
+                assert fetcher._large.locked()
+                assert not any(task.done() for task in held)
+                release.set()
+                assert {len(one.body or b"") for one in await asyncio.gather(*held)} == {600_000}
+                assert not fetcher._large.locked()
+
+    asyncio.run(scenario())
+
+
+def test_what_a_photo_may_hold_before_it_is_there_is_what_the_pipeline_counts_for_it() -> None:
+    assert SMALL_BYTES == PHOTO_RESERVE_BYTES
 
 
 def test_settings_reach_policy_and_limits() -> None:
