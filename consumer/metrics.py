@@ -63,7 +63,7 @@ class Metrics:
         self.view_up = Gauge("mmcat_view_up", "1 while the view answers", registry=r)
         self.view_writes = Counter(
             "mmcat_view_writes",
-            "Records read by the view's writer: written, deleted, outranked, unreadable",
+            "Records read by the view's writer: written, deleted, outranked, unreadable; and published again: repaired",
             ["outcome"],
             registry=r,
         )

@@ -85,6 +85,9 @@ class ViewSettings(Part):
 
     enabled: bool = Field(True, description="write the view from this process")
     url: SecretStr = Field(SecretStr("redis://127.0.0.1:6379/0"), description="redis://, rediss:// or unix://")
+    username: str | None = Field(None, min_length=1, description="ACL user, if the URL names none")
+    password: SecretStr | None = Field(None, description="a secret; wins over one in the URL")
+    ca_file: Path | None = Field(None, description="CA certificates (PEM) of a rediss:// server; none: the system's")
     prefix: str = Field("mmcat", pattern=r"^[^{}\s]{1,64}$", description="first part of every key")
     marker_life_s: int = Field(
         777_600, ge=60, le=31_536_000, description="how long a deletion is remembered; at least the input's retention"
