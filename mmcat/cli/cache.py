@@ -1,4 +1,4 @@
-"""`mmcat cache rebuild|verify`: fill the view anew, or say where it differs; `consumer.view_rebuild` and `view_verify`."""
+"""`mmcat cache rebuild|verify`: fill the view anew, or say where it differs (consumer.view_rebuild, view_verify)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
