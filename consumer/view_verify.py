@@ -7,7 +7,6 @@ behind the pinned end meanwhile is known by its offset (`at` in the view) and le
 
 import hashlib
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -65,7 +64,7 @@ class Verified:
     ends: dict[int, int]
     products: int = 0
     unreadable: int = 0
-    counts: Counter[str] = field(default_factory=Counter)
+    counts: dict[str, int] = field(default_factory=dict)
     differences: list[Difference] = field(default_factory=list)
     behind: dict[int, int] = field(default_factory=dict)
 
@@ -208,7 +207,7 @@ class Verify:
             self._progress.advance(len(keys))
 
     def _note(self, found: Verified, one: Difference) -> None:
-        found.counts[one.kind] += 1
+        found.counts[one.kind] = found.counts.get(one.kind, 0) + 1
         if len(found.differences) < self._limit:
             found.differences.append(one)
 

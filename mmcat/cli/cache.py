@@ -31,7 +31,7 @@ def cache() -> None:
 
 @app.command()
 def rebuild(
-    grace: Annotated[float, typer.Option(min=0, help="Seconds that the old keys stay for readers.")] = 60.0,
+    grace: Annotated[float, typer.Option(min=3, help="Seconds that the old keys stay for readers.")] = 60.0,
     remove_rate: Annotated[float, typer.Option(min=1, help="Old keys removed a second, about.")] = 20_000.0,
     config: Config = None,
     bootstrap: Bootstrap = None,
@@ -93,7 +93,7 @@ def verify(
             say(f"{count} {kind}: {KINDS[kind]}")
         for partition, offsets in found.behind.items():
             say(f"partition {partition}: the view is {offsets} offsets behind what was compared")
-        say(f"{found.products} products compared in {found.generation}, {found.counts.total()} differ")
+        say(f"{found.products} products compared in {found.generation}, {sum(found.counts.values())} differ")
     if found.counts:
         raise typer.Exit(1)
 
