@@ -11,6 +11,7 @@ pipeline.py      from a polled record to its acknowledged outcome: the only file
 work.py          one record on its way
 budget.py        what is held at once (pure)
 events.py        bytes to event, deletion or refusal (pure)
+reuse.py         answers that the view holds already
 fetch/           photos from addresses that strangers wrote
 ordering.py      the events of one product stay in order (pure)
 batching.py      READY listings to batches

@@ -94,6 +94,15 @@ class ViewSettings(Part):
     )
 
 
+class ReuseSettings(Part):
+    """Answers that the view holds, given again to events that change nothing."""
+
+    max_age_s: float = Field(
+        0.0, ge=0, le=31_536_000, description="how old an answer may be to be given again to an equal event; 0: never"
+    )
+    timeout_s: float = Field(0.2, gt=0, le=60, description="longest wait for the view, before the model is asked")
+
+
 class ModelSettings(Part):
     """The bundle and what runs it."""
 
@@ -170,6 +179,7 @@ class Settings(BaseSettings):
     topics: TopicSettings = TopicSettings()
     order_by: Literal["timestamp", "version"] = Field("timestamp", description="what decides which event is newer")
     view: ViewSettings = ViewSettings()
+    reuse: ReuseSettings = ReuseSettings()
     model: ModelSettings = ModelSettings()
     review: ReviewSettings = ReviewSettings()
     photo: PhotoSettings = PhotoSettings()
