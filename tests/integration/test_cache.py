@@ -19,20 +19,21 @@ from consumer.view_rebuild import Rebuild, Rebuilt
 from consumer.view_verify import Verified, Verify
 from mmcat.cli.servers import LocalValkey
 from tests.support.broker import TopicNames, create_topics, read_topic, send
-from tests.support.view_bench import SETTLE_S, batch, ends_of, lasts, record, running, settings_for, shown, winners
+from tests.support.view_bench import (
+    SETTLE_S,
+    Quiet,
+    batch,
+    ends_of,
+    lasts,
+    record,
+    running,
+    settings_for,
+    shown,
+    winners,
+)
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.integration
-
-
-class Quiet:
-    """Progress that nobody watches."""
-
-    def begin(self, stage: str, total: int) -> None:
-        pass
-
-    def advance(self, count: int = 1, note: str = "") -> None:
-        pass
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The way to the view: TLS, whom it believes, users and passwords, and a failover behind one address."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,25 +11,30 @@ import redis
 from consumer.errors import ConfigError, ViewError
 from consumer.settings import ViewSettings
 from consumer.view import View, ViewAwayError
+from consumer.view_rebuild import Rebuild
+from consumer.view_verify import Verify
 from mmcat.cli.servers import LocalValkey
 from tests.support.broker import TopicNames, send
 from tests.support.proxy import Certificate, Proxy, make_certificate
-from tests.support.view_bench import SETTLE_S, batch, ends_of, running, settings_for, shown, winners
+from tests.support.view_bench import SETTLE_S, Quiet, batch, ends_of, running, settings_for, shown, winners
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
-# What the README gives operators.
-RULE = (
-    "on >hidden ~v:* resetchannels -@all +@hash +get +set +incr +del +unlink +persist +pexpire +scan +dbsize "
-    "+evalsha +script|load +info +select +client|setinfo"
-)
+README = Path(__file__).parents[2] / "README.md"
+
+
+def readme_rule(password: str, prefix: str) -> list[str]:
+    """What the README tells operators to allow."""
+    found = re.search(r"ACL SETUSER mmcat (on .*?)\n```", README.read_text(encoding="utf-8"), re.DOTALL)
+    assert found
+    return found[1].replace(">PASSWORD", f">{password}").replace("~mmcat:", f"~{prefix}:").split()
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[LocalValkey]:
     with LocalValkey(logs=tmp_path) as valkey, redis.Redis.from_url(valkey.url) as client:
-        client.execute_command("ACL", "SETUSER", "writer", *RULE.split())
+        client.execute_command("ACL", "SETUSER", "writer", *readme_rule("hidden", "v"))
         yield valkey
 
 
@@ -42,16 +48,21 @@ def view(url: str, **given: object) -> View:
 
 
 def test_the_view_is_written_over_tls_by_a_user_with_a_password_that_may_do_only_this(
-    kafka: str, topics: TopicNames, server: LocalValkey, certificate: Certificate, group_id: str
+    apache_kafka: str, topics: TopicNames, server: LocalValkey, certificate: Certificate, group_id: str
 ) -> None:
+    kafka = apache_kafka
     send(kafka, topics.output, batch(0, 200))
     with redis.Redis.from_url(server.url) as client, Proxy(server.port, certificate) as proxy:
         client.execute_command("ACL", "SETUSER", "default", "resetpass", ">another")  # nobody gets in without
         url = f"rediss://127.0.0.1:{proxy.port}/0"
         access: dict[str, Any] = {"username": "writer", "password": "hidden", "ca_file": certificate.ca}
-        with running(settings_for(kafka, topics.output, url, group_id, "v", **access)) as (writer, _):
+        settings = settings_for(kafka, topics.output, url, group_id, "v", **access)
+        with running(settings) as (writer, _):
             assert writer.wait_until(ends_of(kafka, topics.output), SETTLE_S)
         assert shown(f"redis://:another@127.0.0.1:{server.port}/0") == winners(batch(0, 200))
+        assert not Verify(settings, Quiet(), limit=1, wait_s=SETTLE_S).run().counts
+        rebuilt = Rebuild(settings, Quiet(), grace_s=0, remove_per_s=1e6).run()
+        assert rebuilt.removed == len(winners(batch(0, 200))) + 1  # and the positions
 
 
 def test_a_certificate_that_nobody_vouches_for_or_of_another_name_is_refused(

@@ -16,6 +16,16 @@ Sent = tuple[bytes | None, bytes | None, dict[str, bytes]]
 SETTLE_S = 60
 
 
+class Quiet:
+    """Progress that nobody watches."""
+
+    def begin(self, stage: str, total: int) -> None:
+        """Said to nobody."""
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Said to nobody."""
+
+
 def settings_for(bootstrap: str, topic: str, url: str, group: str, prefix: str = "v", **view: object) -> Settings:
     """Settings of a writer that notices quickly."""
     quick = {"heartbeat_interval_ms": 300, "session_timeout_ms": 6000, "fetch_wait_max_ms": 20}
