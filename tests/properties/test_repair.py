@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from consumer.rank import Rank
@@ -15,12 +15,13 @@ from consumer.repair import Outranked
 from consumer.view import Ranked, View
 from consumer.view_keys import product_key
 
-PRODUCTS = ("a", "b", "c")
-RANKS = st.builds(Rank, st.integers(0, 3), st.sampled_from([0, 2]), st.integers(0, 1), st.integers(0, 2))
+PRODUCTS = ("a", "b")
+# Few ranks, so that many collide and many come late; with small batches much is read before its end is.
+RANKS = st.builds(Rank, st.integers(0, 2), st.sampled_from([0, 0, 2]), st.just(0), st.integers(0, 1))
 WRITES = st.tuples(st.just("write"), st.sampled_from(PRODUCTS), RANKS)
-READS = st.tuples(st.just("read"), st.integers(0, 1), st.integers(1, 8))
+READS = st.tuples(st.just("read"), st.integers(0, 1), st.integers(1, 3))
 CRASHES = st.tuples(st.sampled_from(["crash", "publish and crash", "empty"]), st.integers(0, 1), st.just(0))
-STEPS = st.lists(WRITES | WRITES | READS | READS | CRASHES, max_size=40)
+STEPS = st.lists(WRITES | READS | CRASHES, min_size=5, max_size=30)
 
 
 class Log(list[Ranked]):
@@ -80,21 +81,27 @@ def views(valkey_url: str, view_prefix: str) -> Iterator[list[View]]:
 
 
 def to_the_end(log: Log, writers: list[Writer]) -> None:
-    for _ in range(20):
+    for _ in range(100):
         for writer in writers:
-            writer.take(len(log))
+            writer.take(2)
         if all(writer.read == writer.position == len(log) for writer in writers):
             return
     raise AssertionError("the writers do not come to rest: they repair each other's repairs")
 
 
-@given(STEPS)
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+HIGH, LOW = Rank(1, 0, 0, 0), Rank(0, 0, 0, 0)
+UNREAD = [("write", "a", HIGH), ("write", "a", LOW), ("write", "b", LOW), ("read", 0, 2), ("crash", 0, 0)]
+
+
+@given(STEPS, st.integers(1, 2))
+@example(UNREAD, 1)  # a crash after a stale record was read, before it was sure that it is the last
+@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.integration
 def test_at_rest_the_last_record_of_each_key_is_the_highest_ranked_and_in_every_view(
-    views: list[View], steps: list[tuple[str, int, int]]
+    views: list[View], steps: list[tuple[str, int, int]], count_of_views: int
 ) -> None:
     log = Log()
+    views = views[:count_of_views]
     writers = [Writer(view, log) for view in views]
     for writer in writers:
         writer.empty()
@@ -103,13 +110,13 @@ def test_at_rest_the_last_record_of_each_key_is_the_highest_ranked_and_in_every_
             rank = Rank(*what)  # type: ignore[misc]  # a step's third part is a rank here
             log.write(str(who), rank, None if rank.authority == 2 else b"%d" % len(log))
         elif kind == "read":
-            writers[who].take(what)
+            writers[who % count_of_views].take(what)
         elif kind == "publish and crash":
-            writers[who].take(5, crash=True)
+            writers[who % count_of_views].take(5, crash=True)
         elif kind == "crash":
-            writers[who].crash()
+            writers[who % count_of_views].crash()
         else:
-            writers[who].empty()
+            writers[who % count_of_views].empty()
     to_the_end(log, writers)
     last = {record.product_id: (record.rank, record.result) for record in log}
     for product, (rank, _) in last.items():
