@@ -11,6 +11,7 @@ pipeline.py      from a polled record to its acknowledged outcome: the only file
 work.py          one record on its way
 budget.py        what is held at once (pure)
 events.py        bytes to event, deletion or refusal (pure)
+reuse.py         answers that the view holds already
 fetch/           photos from addresses that strangers wrote
 ordering.py      the events of one product stay in order (pure)
 batching.py      READY listings to batches
@@ -21,9 +22,15 @@ dead_letters.py  what cannot be categorized, byte for byte (pure)
 delivery.py      hands records to the broker and waits for its word
 offsets.py       what may be committed (pure)
 view_writer.py   keeps Redis equal to the output topic
+repair.py        publishes a winner again that a stale record stands behind
 cache_writer.py  the same as a process of its own
 view_topic.py    which topic the view was written from, and the lag of its reader
 view.py          the view itself: one atomic rule (view.lua, positions.lua)
+view_keys.py     the names of its keys (pure)
+view_connection.py  how Redis is reached: credentials, certificates, no second try
+view_reading.py  the output topic up to a pinned end
+view_rebuild.py  fills the view anew, beside the old one, and switches
+view_verify.py   says where view and topic differ
 replay.py        categorizes a range of a topic again
 replay_guard.py  asks the view whether a replayed answer is outranked
 replay_range.py  what a replay would read

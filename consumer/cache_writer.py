@@ -72,7 +72,7 @@ def _write(settings: Settings, metrics: Metrics, health: Health, stopping: threa
 
 def _refuse_evicting(settings: Settings) -> None:
     """Say so at once if the view is there and would lose products; one that is away is waited for later."""
-    view = View(settings.view.url.get_secret_value(), settings.view.prefix, settings.view.marker_life_s)
+    view = View.from_settings(settings.view)
     try:
         view.connect()
     except ViewError as error:

@@ -29,6 +29,12 @@ class Metrics:
             "mmcat_photo", "Photos by status: used, absent, unavailable, undecodable, refused", ["status"], registry=r
         )
         self.review = Counter("mmcat_review", "Copies sent to the review topic, by reason", ["reason"], registry=r)
+        self.reuse = Counter(
+            "mmcat_reuse",
+            "Events looked up in the view: reused, none (no answer there), changed, old, away (it did not answer)",
+            ["outcome"],
+            registry=r,
+        )
         self.stage = Histogram(
             "mmcat_stage_seconds",
             "Time spent in a stage: fetch and decode per photo, model per batch, deliver per record",
@@ -63,7 +69,7 @@ class Metrics:
         self.view_up = Gauge("mmcat_view_up", "1 while the view answers", registry=r)
         self.view_writes = Counter(
             "mmcat_view_writes",
-            "Records read by the view's writer: written, deleted, outranked, unreadable",
+            "Records read by the view's writer: written, deleted, outranked, unreadable; and published again: repaired",
             ["outcome"],
             registry=r,
         )

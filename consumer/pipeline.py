@@ -30,7 +30,8 @@ from consumer.metrics import Metrics
 from consumer.offsets import Lease
 from consumer.ordering import Ordering
 from consumer.records import Incoming, Outgoing
-from consumer.results import Answered, Audit, result_record, review_copy, tombstone
+from consumer.results import Answered, Audit, Reason, Reused, result_record, reused_record, review_copy, tombstone
+from consumer.reuse import Answer, Reuse
 from consumer.settings import Settings
 from consumer.work import UNPREPARED, Work
 from consumer.worker import Answers, EngineThread, Model
@@ -75,6 +76,7 @@ class Pipeline:
         on_death: a thread died; the process must end.
         outranked: None publishes everything (live events come in order).
         attempt: written into results; 0 is live.
+        reuse: whether answers that the view holds may be reused, if the settings say so.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Pipeline:
         on_death: Callable[[BaseException], None],
         outranked: Outranked | None = None,
         attempt: int = 0,
+        reuse: bool = False,
     ) -> None:
         self._settings, self._model, self._fetcher = settings, model, fetcher
         self._delivery, self._metrics = delivery, metrics
@@ -105,6 +108,8 @@ class Pipeline:
         self._loop = asyncio.new_event_loop()
         self._loop_thread = threading.Thread(target=self._run_loop, name="fetch", daemon=True)
         self._tasks: set[asyncio.Task[None]] = set()
+        reuse = reuse and settings.reuse.max_age_s > 0
+        self._reuse = Reuse(settings, model.info, metrics, self._asked, on_death) if reuse else None
         metrics.watch({"in_flight": lambda: self.budget.items, "ready": lambda: len(self._batcher)})
         metrics.in_flight_bytes.set_function(lambda: self.budget.bytes)
 
@@ -113,9 +118,13 @@ class Pipeline:
         self._loop_thread.start()
         asyncio.run_coroutine_threadsafe(self._fetcher.start(), self._loop).result()
         self._engine.start()
+        if self._reuse is not None:
+            self._reuse.start()
 
     def stop(self) -> None:
         """End the threads; what is unfinished is dropped. Wait for `budget.wait_empty` before, to finish it."""
+        if self._reuse is not None:
+            self._reuse.stop()
         self._batcher.close()
         self._engine.stop()
         self._engine.join(5.0)
@@ -130,7 +139,7 @@ class Pipeline:
 
     def submit(self, records: Iterable[tuple[Incoming, Lease]]) -> None:
         """Take records in the order of their partitions. Does not block. Their leases have been told (`start`)."""
-        fetches: list[Work] = []
+        events: list[Work] = []
         for incoming, lease in records:
             work = Work(incoming, lease, time.monotonic())
             self.budget.add(work.size_bytes)
@@ -142,7 +151,28 @@ class Pipeline:
                 self._metrics.keyless.inc()
             work.parsed, work.product_id = parsed, parsed.product_id
             self._ordering.enter(work)
-            if isinstance(parsed, Event) and parsed.image_url:
+            if isinstance(parsed, Deletion):
+                self._prepare(work, None, None)
+            else:
+                events.append(work)
+        if events and self._reuse is not None:
+            self._reuse.ask(events)
+        else:
+            self._infer(events)
+
+    def _asked(self, works: Sequence[tuple[Work, Answer | None]]) -> None:
+        """In the thread that asks the view: what is held of these events is theirs too, or nothing is."""
+        for work, answer in works:
+            if answer is not None:
+                work.answer = answer
+                self._ordered(work)
+        self._infer([work for work, answer in works if answer is None])
+
+    def _infer(self, works: Sequence[Work]) -> None:
+        """The way of an event to the model."""
+        fetches: list[Work] = []
+        for work in works:
+            if isinstance(work.parsed, Event) and work.parsed.image_url:
                 self._resize(work, work.size_bytes + PHOTO_RESERVE_BYTES)
                 fetches.append(work)
             else:
@@ -229,6 +259,8 @@ class Pipeline:
                 work = self._drop(work)
             elif work.failed is not None:
                 work = self._model_failed(work, work.failed)
+            elif work.answer is not None:
+                work = self._reused(work, work.answer)
             elif isinstance(work.parsed, Deletion):
                 generation = self._model.info.created_ms
                 topic = self._settings.topics.output
@@ -242,7 +274,7 @@ class Pipeline:
 
     def _answered(self, answers: Answers[Work], seconds: float) -> None:
         """In the engine thread: a batch has its answers."""
-        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        now = _now()
         for work, answer in answers:
             if work.lease.ended:
                 self._go(self._drop(work))
@@ -261,12 +293,22 @@ class Pipeline:
             work.incoming, work.parsed, result, self._order(work), info.created_ms, self._attempt, categorized_at=now
         )
         record, reason = result_record(answered, info, topics.output, self._audit)
-        records = [record]
-        if reason is not None:
-            records.append(review_copy(record, reason, topics.review))
-            self._metrics.review.labels(reason).inc()
         self._metrics.path_probability.observe(result.probability)
-        return self._publish(work, records, "result")
+        return self._publish(work, self._with_copy(record, reason), "result")
+
+    def _reused(self, work: Work, answer: Answer) -> Work | None:
+        assert isinstance(work.parsed, Event)  # noqa: S101 (only events are asked for)
+        order, generation = self._order(work), self._model.info.created_ms
+        reused = Reused(work.incoming, work.parsed, answer, order, generation, self._attempt, _now())
+        top_k = self._settings.model.top_k
+        record, reason = reused_record(reused, self._settings.topics.output, self._audit, top_k)
+        return self._publish(work, self._with_copy(record, reason), "result")
+
+    def _with_copy(self, record: Outgoing, reason: Reason | None) -> list[Outgoing]:
+        if reason is None:
+            return [record]
+        self._metrics.review.labels(reason).inc()
+        return [record, review_copy(record, reason, self._settings.topics.review)]
 
     def _model_failed(self, work: Work, error: Exception) -> Work | None:
         self._dead(work, Code.MODEL_FAILED, f"{type(error).__name__}: {error}")
@@ -330,6 +372,10 @@ class Pipeline:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._fetcher.close()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _version(incoming: Incoming, parsed: Event | Deletion) -> int | None:

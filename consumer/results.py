@@ -7,8 +7,9 @@ ourselves would cost more than to make it.
 
 import hashlib
 import hmac
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal, NotRequired
+from typing import Any, Final, Literal, NotRequired
 
 from pydantic_core import to_json
 from typing_extensions import TypedDict
@@ -16,7 +17,7 @@ from typing_extensions import TypedDict
 from consumer.events import Event
 from consumer.rank import AUTHORITY_DELETED, AUTHORITY_MODEL, Rank, completeness
 from consumer.records import Headers, Incoming, Origin, Outgoing, carried
-from mmcat.listing import Candidate, Decision, Evidence, ModelInfo, PathNode, Result
+from mmcat.listing import Candidate, Decision, Evidence, ImageStatus, ModelInfo, PathNode, Result
 
 SCHEMA_VERSION: Final = 1
 Reason = Literal["uncertain", "audit"]
@@ -85,6 +86,7 @@ class ResultRecord(TypedDict):
     origin: OriginRecord
     attempt: int
     reused: bool
+    inferred_at: NotRequired[str]
     registered_at: str | None
     categorized_at: str
 
@@ -131,12 +133,25 @@ class Answered:
     categorized_at: str
 
 
+@dataclass(frozen=True, slots=True)
+class Reused:
+    """The same of a result whose answer was given before: `held` is that one, as the view has it (`ResultRecord`)."""
+
+    incoming: Incoming
+    event: Event
+    held: Mapping[str, Any]
+    order: int
+    generation: int
+    attempt: int
+    categorized_at: str
+
+
 def result_record(answered: Answered, model: ModelInfo, topic: str, audit: Audit) -> tuple[Outgoing, Reason | None]:
     """The record for the output topic: key, value and headers; and why a person should see it, if one should."""
     result, event, origin = answered.result, answered.event, answered.incoming.origin
     rank = Rank(answered.order, AUTHORITY_MODEL, answered.generation, completeness(result.image))
     identity = result_id(event.product_id, rank, answered.incoming.value or b"", model.fingerprint, model.precision)
-    reason = _reason(result, identity, audit)
+    reason = _reason(result.decision, identity, audit)
     value = {
         "schema_version": SCHEMA_VERSION,
         "product_id": event.product_id,
@@ -158,14 +173,37 @@ def result_record(answered: Answered, model: ModelInfo, topic: str, audit: Audit
         },
         "rank": list(rank),
         "input_hash": input_hash(event),
-        "origin": {
-            "topic": origin.topic,
-            "partition": origin.partition,
-            "offset": origin.offset,
-            "timestamp": origin.timestamp_ms,
-        },
+        "origin": _origin(origin),
         "attempt": answered.attempt,
         "reused": False,
+        "registered_at": event.registered_at,
+        "categorized_at": answered.categorized_at,
+    }
+    headers = _headers(rank, identity, origin, answered.incoming.headers)
+    return Outgoing(topic, event.product_id.encode(), to_json(value), headers), reason
+
+
+def reused_record(answered: Reused, topic: str, audit: Audit, top_k: int) -> tuple[Outgoing, Reason | None]:
+    """An answer given before, as the result of this event: its own id, rank and origin; what the model said stays.
+
+    `inferred_at` says when the model said it; `categorized_at` is now.
+    """
+    held, event, origin, model = answered.held, answered.event, answered.incoming.origin, answered.held["model"]
+    rank = Rank(answered.order, AUTHORITY_MODEL, answered.generation, completeness(ImageStatus(held["image"])))
+    raw = answered.incoming.value or b""
+    identity = result_id(event.product_id, rank, raw, model["fingerprint"], model["precision"])
+    reason = _reason(Decision(held["decision"]), identity, audit)
+    value = {
+        **{name: part for name, part in held.items() if name != "reason"},
+        **({"reason": reason} if reason else {}),
+        "product_id": event.product_id,
+        "result_id": identity,
+        "alternatives": held["alternatives"][: top_k - 1],
+        "rank": list(rank),
+        "origin": _origin(origin),
+        "attempt": answered.attempt,
+        "reused": True,
+        "inferred_at": held.get("inferred_at", held["categorized_at"]),
         "registered_at": event.registered_at,
         "categorized_at": answered.categorized_at,
     }
@@ -205,8 +243,8 @@ def input_hash(event: Event) -> str:
     return hashlib.sha256(seen.encode()).hexdigest()[:32]
 
 
-def _reason(result: Result, identity: str, audit: Audit) -> Reason | None:
-    if result.decision is Decision.REVIEW:
+def _reason(decision: Decision, identity: str, audit: Audit) -> Reason | None:
+    if decision is Decision.REVIEW:
         return "uncertain"
     return "audit" if audit.picks(identity) else None
 
@@ -218,6 +256,11 @@ def _headers(rank: Rank, identity: str, origin: Origin, incoming: Headers) -> He
         *origin.headers(),
         *carried(incoming),
     ]
+
+
+def _origin(origin: Origin) -> dict[str, object]:
+    place = {"partition": origin.partition, "offset": origin.offset, "timestamp": origin.timestamp_ms}
+    return {"topic": origin.topic, **place}
 
 
 def _nodes(path: tuple[PathNode, ...]) -> list[dict[str, object]]:

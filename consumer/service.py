@@ -146,6 +146,7 @@ class Service:
             self.metrics,
             on_failed=self._failed.append,
             on_death=self._died,
+            reuse=True,
         )
         assignment = Assignment(
             settings, self.metrics, self.health, pipeline.budget, ending=self._ending, on_error=self._client_error

@@ -87,10 +87,22 @@ class ViewSettings(Part):
 
     enabled: bool = Field(True, description="write the view from this process")
     url: SecretStr = Field(SecretStr("redis://127.0.0.1:6379/0"), description="redis://, rediss:// or unix://")
+    username: str | None = Field(None, min_length=1, description="ACL user, if the URL names none")
+    password: SecretStr | None = Field(None, description="a secret; wins over one in the URL")
+    ca_file: Path | None = Field(None, description="CA certificates (PEM) of a rediss:// server; none: the system's")
     prefix: str = Field("mmcat", pattern=r"^[^{}\s]{1,64}$", description="first part of every key")
     marker_life_s: int = Field(
         777_600, ge=60, le=31_536_000, description="how long a deletion is remembered; at least the input's retention"
     )
+
+
+class ReuseSettings(Part):
+    """Answers that the view holds, given again to events that change nothing."""
+
+    max_age_s: float = Field(
+        0.0, ge=0, le=31_536_000, description="how old an answer may be to be given again to an equal event; 0: never"
+    )
+    timeout_s: float = Field(0.2, gt=0, le=60, description="longest wait for the view, before the model is asked")
 
 
 class ModelSettings(Part):
@@ -174,6 +186,7 @@ class Settings(BaseSettings):
     topics: TopicSettings = TopicSettings()
     order_by: Literal["timestamp", "version"] = Field("timestamp", description="what decides which event is newer")
     view: ViewSettings = ViewSettings()
+    reuse: ReuseSettings = ReuseSettings()
     model: ModelSettings = ModelSettings()
     review: ReviewSettings = ReviewSettings()
     photo: PhotoSettings = PhotoSettings()

@@ -1,4 +1,4 @@
-"""Which topic the view is written from: its id, its partitions, and how far behind the reader is.
+"""Which topic the view is written from: its id, its partitions, what its records say, and how far behind the reader is.
 
 A topic deleted and made again has the same name, other records and offsets that mean nothing to an old view; one with
 more partitions holds the records of a product in two places. Both stop the writer. Before view_writer.py, which asks
@@ -10,10 +10,11 @@ from contextlib import suppress
 from typing import Final
 
 from consumer.errors import ViewError
-from consumer.kafka import Consumer, KafkaException, TopicCollection, TopicPartition, make_admin
+from consumer.kafka import Consumer, KafkaException, Message, TopicCollection, TopicPartition, make_admin
 from consumer.metrics import Metrics
+from consumer.rank import Rank
 from consumer.settings import KafkaSettings
-from consumer.view import Positions
+from consumer.view import RANK_HEADER, Positions, Ranked
 
 BROKER_S: Final = 5.0
 
@@ -51,7 +52,7 @@ class ViewTopic:
             return
         raise ViewError(
             f"the view was written from another topic {self._name}: {what}, so its ranks and positions may not fit; "
-            "fill a new view (another view.prefix) or delete this one's keys"
+            "fill it anew with `mmcat cache rebuild` and start the writer again"
         )
 
     def commit(self, consumer: Consumer, next_offsets: Mapping[int, int]) -> None:
@@ -73,3 +74,16 @@ class ViewTopic:
         """Somebody else shows it from now on."""
         with suppress(KeyError):
             self._metrics.lag.remove(self._name, str(partition), "view")
+
+
+def read_record(message: Message) -> Ranked | None:
+    """What a record of the output topic says of a product; None if it cannot be applied."""
+    key, headers = message.key(), [*(message.headers() or [])]
+    rank = dict(headers).get(RANK_HEADER)
+    if not isinstance(key, bytes) or not isinstance(rank, bytes):
+        return None
+    place = (message.partition() or 0, message.offset() or 0)
+    try:
+        return Ranked(key.decode(), Rank.parse(rank.decode("ascii")), message.value(), *place, headers)
+    except ValueError:  # UnicodeDecodeError is one
+        return None

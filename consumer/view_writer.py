@@ -9,8 +9,8 @@ but only for those who watch lag there. Whenever anything is in doubt (a rebalan
 position that somebody else moved) the writer drops what it holds and reads on from the positions in the view: to apply
 a record twice changes nothing.
 
-Where a record ranked below what the view holds is read, it is counted as `outranked` and that is all: the topic is not
-mended from here.
+Where a record ranked below what the view holds stands last in the topic, the winner is published again (repair.py)
+before the position moves past it.
 """
 
 import random
@@ -24,10 +24,10 @@ import structlog
 from consumer.errors import FatalError, ViewError
 from consumer.kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition, make_consumer
 from consumer.metrics import Metrics
-from consumer.rank import Rank
+from consumer.repair import Outranked, Repairer
 from consumer.settings import Settings
 from consumer.view import FROM_BEGINNING, Positions, Ranked, View, ViewAwayError
-from consumer.view_topic import ViewTopic
+from consumer.view_topic import ViewTopic, read_record
 
 log = structlog.get_logger("mmcat.view")
 
@@ -39,7 +39,7 @@ COMMIT_S: Final = 5.0
 BACKOFF_S: Final = (0.1, 5.0)  # first and longest wait for what is away; doubles, and half of it is random
 # The whole assignment is given anew after each doubt, which cooperative assignors and KIP-848 do not allow. A short
 # stop of the view at a rebalance costs nothing.
-GROUP: Final = {"partition.assignment.strategy": "range", "group.protocol": "classic"}
+GROUP: Final = {"partition.assignment.strategy": "range", "group.protocol": "classic", "enable.partition.eof": True}
 
 
 class ViewWriter:
@@ -54,12 +54,16 @@ class ViewWriter:
         self._settings = settings
         self._metrics = metrics
         self._topic = settings.topics.output
-        self._view = View(settings.view.url.get_secret_value(), settings.view.prefix, settings.view.marker_life_s)
+        self._view = View.from_settings(settings.view)
         self._broker = ViewTopic(settings.kafka, self._topic, metrics)
         self._thread = threading.Thread(target=self._run, name="mmcat-view", daemon=True)
         self._stopping = threading.Event()
         self._moved = threading.Condition()
-        self._next: dict[int, int] = {}  # owned partition → first offset not applied, as it stands in the view
+        self._next: dict[int, int] = {}  # owned partition → first offset not settled, as it stands in the view
+        self._read: dict[int, int] = {}  # owned partition → first offset not read
+        self._ends: dict[int, int] = {}  # partition → where the broker said that there is no more
+        self._outranked = Outranked()
+        self._repairer = Repairer(settings)
         self._owned: tuple[int, ...] = ()
         self._topic_id = ""
         self._in_doubt = True
@@ -70,7 +74,7 @@ class ViewWriter:
         self.error: BaseException | None = None
         """What ended the thread unasked: a ViewError leaves the rest of the service whole, anything else does not."""
         self.moved_at = time.monotonic()
-        """When the thread last finished a turn of its loop; a turn takes 20 s at most, with all servers hanging."""
+        """When the thread last finished a turn of its loop; a turn takes 30 s at most, with all servers hanging."""
         metrics.view_up.set(0)
 
     def start(self) -> None:
@@ -90,12 +94,12 @@ class ViewWriter:
 
     @property
     def applied(self) -> dict[int, int]:
-        """Partition to the first offset that is not in the view yet (FROM_BEGINNING: none is), of those owned."""
+        """Partition to the first offset that is not settled (in the view, and repaired if need be), of those owned."""
         with self._moved:
             return dict(self._next)
 
     def wait_until(self, next_offsets: Mapping[int, int], timeout_s: float) -> bool:
-        """Wait until every record below these offsets is in the view; returns whether that came in time."""
+        """Wait until every record below these offsets is settled; returns whether that came in time."""
 
         def there() -> bool:
             return all(self._next.get(partition, FROM_BEGINNING) >= end for partition, end in next_offsets.items())
@@ -131,8 +135,9 @@ class ViewWriter:
         try:
             if self._in_doubt:
                 self._resume(consumer)
-            self._apply(consumer.consume(BATCH_RECORDS, POLL_S))
-            self._confirm()
+            self._apply(consumer, consumer.consume(BATCH_RECORDS, POLL_S))
+            self._repair()
+            self._advance()
             if time.monotonic() - self._committed >= COMMIT_S:
                 self._committed = time.monotonic()
                 self._broker.commit(consumer, self._next)
@@ -164,6 +169,8 @@ class ViewWriter:
         self._broker.refuse_other(kept, topic_id, partitions)
         with self._moved:
             self._next = {partition: kept.next_offsets.get(partition, FROM_BEGINNING) for partition in owned}
+        self._read, self._ends = dict(self._next), {}
+        self._outranked.clear()
         self._topic_id = topic_id
         if owned:
             consumer.assign([TopicPartition(self._topic, one, offset) for one, offset in self._next.items()])
@@ -173,34 +180,47 @@ class ViewWriter:
         self._metrics.view_up.set(1)
         log.info("view_resumed", topic=self._topic, positions=self._next)
 
-    def _apply(self, messages: Sequence[Message]) -> None:
-        """Apply a batch, then move the positions past it."""
+    def _apply(self, consumer: Consumer, messages: Sequence[Message]) -> None:
+        """Apply a batch, and note what the view outranks."""
         records: list[Ranked] = []
-        moves: dict[int, tuple[int, int]] = {}
         for message in messages:
             if message.error() is not None:
                 self._react(message)
                 continue
             partition, offset = message.partition(), message.offset()
-            if partition not in self._next or offset is None:
+            if partition not in self._read or offset is None:
                 continue  # from before a rebalance
-            moves[partition] = (self._next[partition], offset + 1)
-            record = _read(message)
+            self._read[partition] = offset + 1
+            record = read_record(message)
             if record is None:
                 self._metrics.view_writes.labels("unreadable").inc()
                 log.warning("view_record_unreadable", topic=self._topic, partition=partition, offset=offset)
             else:
                 records.append(record)
-        if not moves:
-            return
-        for outcome in self._view.apply(records):
-            self._metrics.view_writes.labels(outcome.name.lower()).inc()
-        self._move(moves)
+        places = [TopicPartition(self._topic, one) for one in {record.partition for record in records}]
+        ends = {one.partition: consumer.get_watermark_offsets(one, cached=True)[1] for one in places}
+        for record, applied in zip(records, self._view.apply(records), strict=True):
+            self._metrics.view_writes.labels(applied.outcome).inc()
+            self._outranked.took(record, applied, ends[record.partition])
 
-    def _confirm(self) -> None:
-        """Look after the view while there is nothing to write."""
-        if not self._in_doubt and time.monotonic() - self._confirmed >= CHECK_S:
-            self._move({partition: (offset, offset) for partition, offset in self._next.items()})
+    def _repair(self) -> None:
+        """Publish the winner again where it is sure that it does not stand later in the topic."""
+        if self._in_doubt or not (due := self._outranked.due(self._read, self._ends)):
+            return
+        self._metrics.view_writes.labels("repaired").inc(self._repairer.publish(self._view, due))
+        for one in due:
+            self._outranked.settle(one.product_id, one.partition)
+
+    def _advance(self) -> None:
+        """Move the positions past what is settled; now and then look after the view while there is nothing to write."""
+        if self._in_doubt:
+            return
+        moves = {one: (self._next[one], self._outranked.settled(one, end)) for one, end in self._read.items()}
+        if time.monotonic() - self._confirmed < CHECK_S:
+            moves = {one: move for one, move in moves.items() if move[0] != move[1]}
+            if not moves:
+                return
+        self._move(moves)
 
     def _move(self, moves: Mapping[int, tuple[int, int]]) -> None:
         if not self._view.move_positions(self._topic, self._topic_id, moves):
@@ -223,6 +243,9 @@ class ViewWriter:
             return
         if error.fatal():
             raise FatalError(f"the view's consumer cannot go on: {error.str()}")
+        if error.code() == KafkaError._PARTITION_EOF:
+            self._ends[partition or 0] = message.offset() or 0
+            return
         log.warning("view_read_error", topic=self._topic, partition=partition, code=error.name(), detail=error.str())
         gone = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)
         if error.code() in gone and partition in self._next:
@@ -244,6 +267,7 @@ class ViewWriter:
         self._in_doubt = True
         with self._moved:
             self._next = {}
+        self._read = {}
         consumer.unassign()
 
     def _wait(self, consumer: Consumer, event: str, detail: str) -> None:
@@ -260,16 +284,3 @@ class ViewWriter:
         until = time.monotonic() + pause_s
         while not self._stopping.is_set() and (left_s := until - time.monotonic()) > 0:
             consumer.consume(1, min(left_s, POLL_S))
-
-
-def _read(message: Message) -> Ranked | None:
-    """What a record of the output topic says of a product; None if it cannot be applied."""
-    key = message.key()
-    headers = dict(message.headers() or [])
-    rank = headers.get("mmcat-rank")
-    if not isinstance(key, bytes) or not isinstance(rank, bytes):
-        return None
-    try:
-        return Ranked(key.decode(), Rank.parse(rank.decode("ascii")), message.value())
-    except ValueError:  # UnicodeDecodeError is one
-        return None

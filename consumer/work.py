@@ -1,6 +1,8 @@
 """One polled record on its way through the pipeline: what is known so far. Data, changed by one stage at a time."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from consumer.events import Deletion, Event, Refusal
 from consumer.offsets import Lease
@@ -21,6 +23,7 @@ class Work:
         size_bytes: what it weighs in the budget now.
         ready: for ordering.py: its turn may come.
         failed: the model could not prepare it.
+        answer: one given before, that is reused.
     """
 
     incoming: Incoming
@@ -32,6 +35,7 @@ class Work:
     prepared: Prepared = UNPREPARED
     ready: bool = False
     failed: Exception | None = None
+    answer: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         self.size_bytes = self.incoming.size_bytes

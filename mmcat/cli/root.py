@@ -44,6 +44,7 @@ COMMANDS = (
     Command("simulate", "simulate", "play a shop: register listings in Kafka at a rate and serve their photos", TRY),
     Command("consume", "consume", "the service: listings from Kafka, results to Kafka, Redis kept in step", RUN),
     Command("cache-writer", "cache_writer", "only keep Redis in step with the output topic", RUN),
+    Command("cache", "cache", "fill the Redis view anew from the output topic, or compare the two", RUN),
     Command("topics", "topics", "create the topics with the right policies, or check them", RUN),
     Command("replay", "replay", "categorize a range of a topic again", RUN),
     Command("config", "config", "show every setting with where its value comes from", RUN),

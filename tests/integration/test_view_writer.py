@@ -1,7 +1,6 @@
 """The view writer on a real broker and a real Valkey: the view equals the topic, whatever happens to either."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,18 +8,12 @@ import redis
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 
-from consumer.errors import ViewError
-from consumer.metrics import Metrics
-from consumer.rank import Rank
-from consumer.settings import KafkaSettings, Settings, TopicSettings, ViewSettings
-from consumer.view_writer import ViewWriter
 from mmcat.cli.servers import LocalValkey
-from tests.support.broker import TopicNames, committed, create_topics, read_topic, send
+from tests.support.broker import TopicNames, committed, create_topics, send
+from tests.support.view_bench import Sent, batch, ends_of, running, settings_for, shown, up, winners, written
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.integration
-
-Sent = tuple[bytes | None, bytes | None, dict[str, bytes]]
 
 
 @pytest.fixture
@@ -30,72 +23,8 @@ def server(tmp_path: Path) -> Iterator[LocalValkey]:
         yield valkey
 
 
-def settings_for(bootstrap: str, topic: str, url: str, group: str, prefix: str = "v") -> Settings:
-    quick = {"heartbeat_interval_ms": 300, "session_timeout_ms": 6000, "fetch_wait_max_ms": 20}
-    return Settings(
-        kafka=KafkaSettings.model_validate({"bootstrap_servers": bootstrap, "group_id": group, **quick}),
-        topics=TopicSettings(output=topic),
-        view=ViewSettings.model_validate({"url": url, "prefix": prefix}),
-    )
-
-
-@contextmanager
-def running(settings: Settings) -> Iterator[tuple[ViewWriter, Metrics]]:
-    metrics = Metrics()
-    writer = ViewWriter(settings, metrics)
-    writer.start()
-    try:
-        yield writer, metrics
-    finally:
-        assert writer.stop(20), "the view writer did not stop"
-    assert writer.error is None or isinstance(writer.error, ViewError)
-
-
-def record(product: int, order: int, body: bytes | None = b"{}") -> Sent:
-    rank = Rank(order, 2 if body is None else 0, 1, 2)
-    return b"p%d" % product, body, {"mmcat-rank": rank.format().encode()}
-
-
-def batch(first: int, count: int, products: int = 50) -> list[Sent]:
-    """Records with rising ranks; every seventh is a deletion, every ninth comes late and is outranked."""
-    sent = []
-    for number in range(first, first + count):
-        body = None if number % 7 == 0 else b'{"n":%d}' % number
-        sent.append(record(number % products, 1 if number % 9 == 0 else number + 10, body))
-    return sent
-
-
-def winners(sent: Iterable[Sent]) -> dict[bytes, tuple[bytes, bytes | None]]:
-    held: dict[bytes, tuple[Rank, bytes | None]] = {}
-    for key, value, headers in sent:
-        if key is None or "mmcat-rank" not in headers:
-            continue
-        rank = Rank.parse(headers["mmcat-rank"].decode())
-        if key not in held or rank >= held[key][0]:
-            held[key] = (rank, value)
-    return {key: (rank.format().encode(), value) for key, (rank, value) in held.items()}
-
-
-def shown(url: str, prefix: str = "v") -> dict[bytes, tuple[bytes | None, bytes | None]]:
-    with redis.Redis.from_url(url) as client:
-        head = f"{prefix}:product:{{".encode()
-        return {
-            key.removeprefix(head)[:-1]: (client.hget(key, "rank"), client.hget(key, "result"))
-            for key in client.scan_iter(match=f"{prefix}:product:*", count=1000)
-        }
-
-
-def ends_of(bootstrap: str, topic: str) -> dict[int, int]:
-    """Partition to the offset after its last record, counted by reading: the embedded broker tells wrong ends."""
-    return {found.partition: found.offset + 1 for found in read_topic(bootstrap, topic)}
-
-
-def written(metrics: Metrics, outcome: str) -> float:
-    return metrics.registry.get_sample_value("mmcat_view_writes_total", {"outcome": outcome}) or 0.0
-
-
-def up(metrics: Metrics) -> float | None:
-    return metrics.registry.get_sample_value("mmcat_view_up")
+def reached(positions: dict[int, int], ends: dict[int, int]) -> bool:
+    return all(positions.get(partition, -1) >= end for partition, end in ends.items())
 
 
 def test_view_equals_the_topic_and_counts_what_it_cannot_read(
@@ -116,7 +45,8 @@ def test_view_equals_the_topic_and_counts_what_it_cannot_read(
         assert writer.wait_until(ends_of(kafka, plain), 30)
         assert shown(valkey_url, view_prefix) == winners([*batch(0, 700), *batch(700, 700)])
         assert written(metrics, "unreadable") == len(unreadable)
-        assert sum(written(metrics, kind) for kind in ("written", "deleted", "outranked")) == 1400
+        again = written(metrics, "repaired")  # and read again, in part or all by now
+        assert 1400 <= sum(written(metrics, kind) for kind in ("written", "deleted", "outranked")) <= 1400 + again
         assert written(metrics, "outranked") > 0
         assert up(metrics) == 1
         assert writer.reason is None
@@ -130,11 +60,14 @@ def test_next_writer_reads_on_from_the_view_and_not_from_kafka(
     ends = ends_of(kafka, topics.output)
     with running(settings) as (writer, _):
         assert writer.wait_until(ends, 30)
-    assert committed(kafka, f"{group_id}-view", topics.output) == ends  # for those who watch lag
+    done = committed(kafka, f"{group_id}-view", topics.output)
+    assert reached(done, ends)  # for those who watch lag
+    left = sum(ends_of(kafka, topics.output).values()) - sum(done.values())  # repairs that it had no time to read
     send(kafka, topics.output, batch(300, 40))
     with running(settings) as (writer, metrics):
         assert writer.wait_until(ends_of(kafka, topics.output), 30)
-        assert sum(written(metrics, kind) for kind in ("written", "deleted", "outranked")) == 40
+        again = written(metrics, "repaired")
+        assert 40 <= sum(written(metrics, kind) for kind in ("written", "deleted", "outranked")) <= 40 + left + again
     other = settings_for(kafka, topics.output, valkey_url, group_id, f"{view_prefix}-new")
     with running(other) as (writer, _):  # the same group, whose commits stand at the end: the new view starts over
         assert writer.wait_until(ends_of(kafka, topics.output), 30)
@@ -211,7 +144,7 @@ def test_two_writers_share_the_partitions_and_one_takes_over(
             assert not set(first.applied) & set(second.applied)
             send(kafka, topics.output, batch(200, 200))
             ends = ends_of(kafka, topics.output)
-            eventually(lambda: {**first.applied, **second.applied} == ends, "both are at the end")
+            eventually(lambda: reached({**first.applied, **second.applied}, ends), "both are at the end")
         send(kafka, topics.output, batch(400, 200))
         assert first.wait_until(ends_of(kafka, topics.output), 30)
         assert shown(server.url) == winners(batch(0, 600))
@@ -295,7 +228,8 @@ def test_position_that_retention_passed_by_starts_over_with_what_is_left(
         future.result(30)
     with running(settings) as (writer, metrics):
         assert writer.wait_until(ends, 30)
-        assert sum(written(metrics, kind) for kind in ("written", "deleted", "outranked")) == 15
+        again = written(metrics, "repaired")
+        assert 15 <= sum(written(metrics, kind) for kind in ("written", "deleted", "outranked")) <= 15 + again
 
 
 def test_lag_is_shown(apache_kafka: str, topics: TopicNames, server: LocalValkey, group_id: str) -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from consumer.rank import Rank
 from consumer.view import Ranked, View
+from consumer.view_keys import product_key
 
 PRODUCTS = ("a", "b", "c")
 # Small numbers collide (equal ranks), 9 and 10 differ as text, large ones sit at the edge of exact doubles.
@@ -55,7 +56,7 @@ def test_view_is_the_winner_of_each_product_after_any_replays(
     log, spans = reading
     view = View(valkey_url, "property", marker_life_s=3600)
     view.connect()
-    view._ask([("DEL", *(view._key(product) for product in PRODUCTS))])
+    view.ask([("DEL", *(product_key("property", product) for product in PRODUCTS))])
     for start, end in spans:
         view.apply(log[start:end])
     expected = winners(log)

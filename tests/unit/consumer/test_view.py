@@ -113,6 +113,42 @@ def test_marker_that_expired_is_gone(valkey_url: str, view_prefix: str) -> None:
     view.close()
 
 
+def test_what_stands_where_decides_whether_an_outranked_record_is_the_topic_s_last_word(view: View) -> None:
+    def at(offset: int, order: int, body: bytes = b"", partition: int = 0) -> Ranked:
+        return Ranked("p1", Rank(order, 0, 1, 2), body, partition, offset, [("mmcat-rank", b"x"), ("ce_id", b"\xff")])
+
+    assert view.apply([at(5, 9, b"winner"), at(3, 1), at(7, 1), at(8, 1, partition=1)]) == [
+        Applied.WRITTEN,
+        Applied.OUTRANKED,  # the winner stands behind it
+        Applied.STALE,
+        Applied.STALE,  # in another partition nothing stands behind it
+    ]
+    assert view.apply([at(9, 9, b"repair"), at(7, 1), at(5, 9, b"winner")]) == [
+        Applied.WRITTEN,
+        Applied.OUTRANKED,
+        Applied.OUTRANKED,  # of equal ranks the later in the topic, whoever reads the earlier late
+    ]
+    (held,) = view.held(["p1"])
+    assert held is not None
+    assert (held.result, held.at, held.headers) == (b"repair", (0, 9), [("ce_id", b"\xff")])
+
+
+def test_another_generation_is_noticed_at_once_by_who_writes_and_by_who_asks(
+    view: View, raw: "redis.Redis", view_prefix: str
+) -> None:
+    view.begin_positions(TOPIC, Positions("id", 1, {0: 0}))
+    assert view.move_positions(TOPIC, "id", {0: (0, 1)})
+    raw.set(f"{view_prefix}:current", f"{view_prefix}:gen1")
+    assert not view.move_positions(TOPIC, "id", {0: (1, 2)})
+    with pytest.raises(ViewAwayError, match="rebuilt"):
+        view.get("p1")
+    view.connect()
+    assert view.generation == f"{view_prefix}:gen1"
+    assert view.positions(TOPIC) is None
+    view.apply([result(1)])
+    assert raw.exists(f"{view_prefix}:gen1:product:{{p1}}")
+
+
 def test_many_products_in_one_trip_and_missing_ones_are_none(view: View) -> None:
     ids = [f"제품 {number} {{x}}" for number in range(300)]
     view.apply([Ranked(product, Rank(number, 0, 0, 2), str(number).encode()) for number, product in enumerate(ids)])
