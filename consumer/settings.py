@@ -28,7 +28,7 @@ FIXED_PROPERTIES: Final = frozenset(
     {
         "acks", "request.required.acks", "auto.offset.reset", "enable.auto.commit", "enable.auto.offset.store",
         "enable.idempotence", "isolation.level", "partitioner", "transactional.id", "group.instance.id",
-        "group.protocol", "partition.assignment.strategy", "max.in.flight",
+        "partition.assignment.strategy", "max.in.flight",
         "max.in.flight.requests.per.connection", "enable.partition.eof", "transaction.timeout.ms",
     }
 )  # fmt: skip

@@ -1,22 +1,17 @@
 """Exactly once on a real broker: what a reader of committed records sees, whatever happens to those who write them."""
 
 import json
-import os
-import signal
-from collections.abc import Callable, Iterator
 
 import pytest
 
-from mmcat.cli.servers import LocalTansu
 from tests.integration.conftest import Bench, MakeBench
-from tests.support.broker import TopicNames, committed, create_topics, random_topics, read_topic
+from tests.support.broker import TopicNames, read_topic
 from tests.support.listings import Mix, events
 from tests.support.outcomes import (
     check_last_is_newest,
     check_outcomes,
     check_ranks,
     drained,
-    origin_of,
     read_stream,
 )
 
