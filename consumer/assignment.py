@@ -263,8 +263,14 @@ class Assignment:
         log.info("revoked", partitions=[one.partition for one in partitions], unfinished=left)
 
     def _lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """Somebody else has them already: nothing may be committed."""
+        """Somebody else has them already: nothing may be committed.
+
+        If that is another process of our instance id, we must not join again: it would be fenced in its turn.
+        """
         self._offsets.end((one.topic, one.partition) for one in partitions)
+        if self._settings.kafka.instance_id is not None and self.replaced():
+            consumer.unsubscribe()
+            self._on_error(KafkaError(KafkaError.FENCED_INSTANCE_ID))
         self._give_up(consumer, partitions)
         log.warning("lost", partitions=[one.partition for one in partitions])
 

@@ -22,6 +22,7 @@ log = structlog.get_logger("mmcat.broker_checks")
 
 ANSWER_S: Final = 5.0  # for one question to a broker that may be away
 SETTLE_S: Final = 30.0  # for a predecessor's open transaction to be ended
+ABORTED, COMMITTED = 1, 2
 NOT_OURS_TO_ASK: Final = frozenset({KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.TOPIC_AUTHORIZATION_FAILED})
 
 
@@ -44,9 +45,9 @@ def check_topics(admin: AdminClient, settings: Settings) -> None:
 
 
 def check_transactions(settings: Settings) -> None:
-    """Commit an offset in a transaction, for a group that exists for this alone, and see whether the broker has it.
+    """Abort an offset, commit another, for a group that exists for this alone, and see which the broker has.
 
-    The embedded broker of the demo takes transactions, shows the aborted ones too, and drops their offsets.
+    The embedded broker of the demo takes all calls, shows what was aborted, and after that drops what is committed.
 
     Raises:
         ConfigError: the broker cannot do what exactly once needs.
@@ -55,12 +56,13 @@ def check_transactions(settings: Settings) -> None:
     nobody = settings.kafka.model_copy(update={"instance_id": None})
     reader = make_consumer(nobody, group_id=f"{settings.kafka.group_id}-probe")
     try:
-        asked = TopicPartition(settings.topics.input, 0, 1)
         producer = make_transactional_producer(settings.kafka)
         producer.init_transactions(SETTLE_S)
-        producer.begin_transaction()
-        producer.send_offsets_to_transaction([asked], reader.consumer_group_metadata(), ANSWER_S)
-        producer.commit_transaction(ANSWER_S)
+        for offset, end in ((ABORTED, producer.abort_transaction), (COMMITTED, producer.commit_transaction)):
+            asked = TopicPartition(settings.topics.input, 0, offset)
+            producer.begin_transaction()
+            producer.send_offsets_to_transaction([asked], reader.consumer_group_metadata(), ANSWER_S)
+            end(ANSWER_S)
         [found] = reader.committed([TopicPartition(settings.topics.input, 0)], timeout=ANSWER_S)
     except KafkaException as error:
         if error.args[0].code() not in NOT_OURS_TO_ASK:
@@ -69,7 +71,7 @@ def check_transactions(settings: Settings) -> None:
         return
     finally:
         reader.close()
-    if found.error is None and found.offset != asked.offset:
+    if found.error is None and found.offset != COMMITTED:
         raise ConfigError(
             f"delivery exactly_once: the broker at {settings.kafka.bootstrap_servers} does not keep what a transaction "
             "commits (the demo's embedded broker does not): use Apache Kafka, or delivery at_least_once"

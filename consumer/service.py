@@ -296,9 +296,9 @@ FATAL_CODES: Final = frozenset(
 
 
 def _said(error: KafkaError) -> str:
-    if error.code() in (KafkaError._FENCED, KafkaError.FENCED_INSTANCE_ID):
+    if error.code() == KafkaError.FENCED_INSTANCE_ID or "Static consumer fenced" in error.str():  # as _FATAL says it
         return (
-            f"another process has joined the group under our kafka.instance_id ({error.name()}): "
-            "stop one of the two, or give each a name of its own"
+            "another process has joined the group under our kafka.instance_id: "
+            "stop one of the two, or give each instance a kafka.instance_id of its own"
         )
     return f"Kafka: {error.str()} ({error.name()})"
