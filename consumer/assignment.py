@@ -220,6 +220,7 @@ class Assignment:
 
         A service that is to end starts none: under no lease, what comes of them is dropped.
         """
+        self._look()
         self._member_id = self._consumer.memberid()
         for one in self._committed_of(partitions):
             if one.offset < 0:

@@ -100,8 +100,12 @@ def bench() -> Iterator[Bench]:
     before: list[Callable[[str], None]] = []
     clock, group, deaths = Clock(), Group(), []  # type: ignore[var-annotated]
 
+    def look(name: str) -> None:
+        for one in before:
+            one(name)
+
     def make() -> Producer:
-        made.append(ScriptedProducer(script, calls, lambda name: [look(name) for look in before] and None))
+        made.append(ScriptedProducer(script, calls, look))
         return cast(Producer, made[-1])
 
     client = TransactionalClient(make, clock)
@@ -212,7 +216,11 @@ def test_one_whose_time_was_up_goes_on_unless_the_group_has_another_in_its_place
 
 
 def test_a_lease_that_ended_while_its_transaction_was_open_is_not_committed(bench: Bench) -> None:
-    bench.before.append(lambda name: bench.lease.end() and None if name == "begin_transaction" else None)
+    def revoke(name: str) -> None:
+        if name == "begin_transaction":
+            bench.lease.end()
+
+    bench.before.append(revoke)
     bench.outcome(0)
     bench.until(lambda: bench.told, "it has its word")
     assert bench.told == {0: False}
