@@ -6,13 +6,12 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from consumer.assignment import REST_S
 from consumer.ending import COMMIT_S, LEAVE_S
 from mmcat.cli.servers import LocalKafka
 from tests.integration.conftest import Bench, MakeBench
-from tests.support.broker import DEADLINE_S, committed, create_topics, random_topics, send
+from tests.support.broker import accept, committed, create_topics, random_topics, send
 from tests.support.listings import Event, Kind, Mix, events
 from tests.support.outcomes import check_outcomes, drained, read_stream
 
@@ -27,14 +26,6 @@ EXIT_S = 5.0
 def _said(bench: Bench, event: str) -> list[dict[str, Any]]:
     lines = bench.service.log.read_text(encoding="utf-8").splitlines()
     return [line for line in map(json.loads, lines) if line["event"] == event]
-
-
-def _accept(bootstrap: str, topic: str, max_bytes: int) -> None:
-    entry = ConfigEntry("max.message.bytes", str(max_bytes), incremental_operation=AlterConfigOpType.SET)
-    admin = AdminClient({"bootstrap.servers": bootstrap})
-    wanted = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
-    for future in admin.incremental_alter_configs([wanted]).values():
-        future.result(DEADLINE_S)
 
 
 def test_a_dead_letter_that_is_not_taken_is_tried_once_a_second_and_holds_up_its_partition_alone(
@@ -63,7 +54,7 @@ def test_a_dead_letter_that_is_not_taken_is_tried_once_a_second_and_holds_up_its
         service.until(
             lambda: committed(apache_kafka, bench.group, names.input)[other] > 0, "the other partition goes on"
         )
-        _accept(apache_kafka, names.dead_letter, 1_000_000)
+        accept(apache_kafka, names.dead_letter, 1_000_000)
         service.wait_ready()
         service.until(lambda: drained(apache_kafka, names, bench.group), "all is committed")
         assert service.terminate() == 0

@@ -18,7 +18,7 @@ from confluent_kafka import (
     Producer,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from confluent_kafka.cimpl import NewTopic
 
 DEADLINE_S = 30.0
@@ -66,6 +66,15 @@ def create_topics(bootstrap: str, names: Iterable[str], partitions: int, config:
     admin = AdminClient({"bootstrap.servers": bootstrap})
     made = admin.create_topics([NewTopic(name, partitions, 1, config=config or {}) for name in names])
     for future in made.values():
+        future.result(DEADLINE_S)
+
+
+def accept(bootstrap: str, topic: str, max_bytes: int) -> None:
+    """Let a topic take records of this size."""
+    entry = ConfigEntry("max.message.bytes", str(max_bytes), incremental_operation=AlterConfigOpType.SET)
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    wanted = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+    for future in admin.incremental_alter_configs([wanted]).values():
         future.result(DEADLINE_S)
 
 

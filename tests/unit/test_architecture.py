@@ -17,7 +17,14 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("mmcat", "consumer", "training")
 KAFKA_CLIENT = "confluent_kafka"
 # Files that decide and calculate: whatever talks to the outside has no business in them.
-PURE = ("consumer/events.py", "consumer/batching.py", "consumer/offsets.py", "consumer/rank.py", "mmcat/paths.py")
+PURE = (
+    "consumer/events.py",
+    "consumer/batching.py",
+    "consumer/offsets.py",
+    "consumer/gapless.py",
+    "consumer/rank.py",
+    "mmcat/paths.py",
+)
 CLIENTS = {"confluent_kafka", "redis", "aiohttp", "prometheus_client", "httpx", "requests"}
 HEAVY = ("torch", "transformers", "numpy", "typer", "rich", "pydantic", "confluent_kafka")
 
