@@ -2,6 +2,7 @@
 
 settings.py      the one tree of settings, and where each value comes from
 kafka.py         the only file that imports the Kafka client
+broker_checks.py  what is asked of the broker before anything starts
 service.py       the poll loop: seek back, pause, poll, submit, commit, drain
 assignment.py    the partitions held now: where they start, what is committed, how they are given up
 ending.py        when the service ends, and how long each step of that may take
@@ -18,8 +19,12 @@ worker.py        the engine thread
 results.py       what goes out (pure)
 rank.py          newer wins (pure)
 dead_letters.py  what cannot be categorized, byte for byte (pure)
-delivery.py      hands records to the broker and waits for its word
+delivery.py      hands records to the broker and waits for its word (at least once)
+gapless.py       what a transaction may hold (pure; exactly once)
+transactions.py  outcomes and offsets become visible together (exactly once)
+transactional.py  the client calls of a transaction, and what their errors mean
 offsets.py       what may be committed (pure)
+commits.py       commits offsets by the consumer (at least once)
 view_writer.py   keeps Redis equal to the output topic
 cache_writer.py  the same as a process of its own
 view_topic.py    which topic the view was written from, and the lag of its reader

@@ -3,19 +3,26 @@
 Runs in the poll thread only (librdkafka calls it from within `consume`). Between the Kafka consumer and offsets.py.
 """
 
-import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from queue import Empty, SimpleQueue
 from typing import Final
 
 import structlog
 
 from consumer.budget import Budget
+from consumer.commits import Commits, OffsetCommits
 from consumer.ending import Ending
 from consumer.health import Health
-from consumer.kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition, make_consumer
+from consumer.kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+    make_admin,
+    make_consumer,
+)
 from consumer.metrics import Metrics
 from consumer.offsets import Lease, Offsets, Partition
 from consumer.records import Origin
@@ -34,6 +41,7 @@ class Assignment:
     Args:
         ending: bounds what is waited for; once the service is to end, nothing is asked again.
         on_error: told of what the client says outside of polls.
+        transactions: commit, exactly once; None: the consumer does, at least once.
         clock: monotonic seconds.
     """
 
@@ -46,23 +54,29 @@ class Assignment:
         *,
         ending: Ending,
         on_error: Callable[[KafkaError], None],
+        transactions: Commits | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._leaving = False
+        self._offsets = Offsets()
         self.consumer = self._consumer = make_consumer(
             settings.kafka,
             group_id=settings.kafka.group_id,
-            extra={"on_commit": self._committed},
+            protocol=settings.kafka.group_protocol,
+            extra={"on_commit": self._said},
             on_error=on_error,
         )
+        self._at_least_once = OffsetCommits(self._consumer, self._offsets, self.moved, lambda: self._leaving)
+        self._commits: Commits = transactions or self._at_least_once
         self._settings = settings
         self._metrics, self._health, self._budget = metrics, health, budget
         self._ending, self._on_error, self._clock = ending, on_error, clock
-        self._offsets = Offsets()
         self._stopped: set[Partition] = set()  # their committed offset is gone: a person decides
         self._resting: dict[Partition, float] = {}  # sought back; paused until then
         self._behind: dict[Partition, int] = {}  # sought back to here; nothing past it is committed yet
         self._paused = False
-        self._leaving = False
+        self._member_id: str | None = None
+        self.metadata: object = None  # of the group, for transactions; as of the last look
 
     def subscribe(self) -> None:
         """Join the group; assignments come while polling."""
@@ -86,6 +100,7 @@ class Assignment:
 
     def pause_or_resume(self) -> None:
         """Follow the budget, and let partitions go on that have rested."""
+        self._look()
         full = self._budget.full()
         if full != self._paused:
             self._paused = full
@@ -119,71 +134,52 @@ class Assignment:
 
     def commit(self, wait_s: float = 0.0) -> None:
         """Commit what has become finished since the last time; block for the broker's word on it, so long at most."""
-        self._commit(self._offsets.changed(), wait_s)
+        self._commits.commit(wait_s)
 
-    def _commit(self, offsets: dict[Partition, int], wait_s: float = 0.0) -> None:
-        if not offsets:
-            return
-        wanted = [TopicPartition(topic, partition, offset) for (topic, partition), offset in offsets.items()]
-        if wait_s > 0:
-            self._committed(*self._word_on(wanted, wait_s))
-            return
+    def _said(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
+        self._at_least_once.said(error, partitions)
+
+    def _look(self) -> None:
+        """Note what the client says of our membership: while it is polled it answers no other thread."""
+        self.metadata = self._consumer.consumer_group_metadata()
+
+    def replaced(self) -> bool:
+        """Ask whether the group has another member with our instance id; False where the broker does not say."""
+        kafka = self._settings.kafka
+        admin = make_admin(kafka)
         try:
-            self._consumer.commit(offsets=wanted, asynchronous=True)
-        except KafkaException as error:
-            self._committed(error.args[0], wanted)
+            asked = admin.describe_consumer_groups([kafka.group_id], request_timeout=ASK_S)
+            members = asked[kafka.group_id].result(ASK_S).members
+        except (KafkaException, TimeoutError):
+            return False
+        mine = self._member_id
+        return any(one.group_instance_id == kafka.instance_id and one.member_id != mine for one in members)
 
-    def _word_on(
-        self, wanted: list[TopicPartition], wait_s: float
-    ) -> tuple[KafkaError | None, Sequence[TopicPartition]]:
-        """Commit, and wait. The client's own wait takes a minute with the brokers away, so a thread is left to it.
-
-        While the consumer is closed it lets no other thread in; but then this is one that may be left behind already.
-        """
-        words: SimpleQueue[tuple[KafkaError | None, Sequence[TopicPartition]]] = SimpleQueue()
-
-        def ask() -> None:
-            try:
-                words.put((None, self._consumer.commit(offsets=wanted, asynchronous=False) or ()))
-            except KafkaException as error:
-                words.put((error.args[0], wanted))
-            except RuntimeError:  # closed meanwhile: nobody waits for the word any more
-                words.put((KafkaError(KafkaError._STATE), wanted))
-
-        if self._leaving:
-            ask()
-        else:
-            threading.Thread(target=ask, name="commit", daemon=True).start()
-        try:
-            return words.get(timeout=wait_s)
-        except Empty:
-            return KafkaError(KafkaError._TIMED_OUT), wanted
-
-    def _committed(self, error: KafkaError | None, partitions: Sequence[TopicPartition]) -> None:
-        """The broker's word on a commit, or that there is none."""
-        failed = [one for one in partitions if error is not None or one.error is not None]
-        if failed:
-            # During a rebalance the broker may refuse (ILLEGAL_GENERATION): the new owner replays. Else: next time.
-            log.warning("commit_failed", detail=str(error or failed[0].error)[:200], partitions=len(failed))
-            self._offsets.forget((one.topic, one.partition) for one in failed)
-        for one in partitions:
-            if one not in failed and one.offset > self._behind.get((one.topic, one.partition), one.offset):
-                del self._behind[one.topic, one.partition]
-                self._show_held_up()
+    def moved(self, partition: Partition, offset: int) -> None:
+        """So far is committed."""
+        if offset > self._behind.get(partition, offset):
+            del self._behind[partition]
+            self._show_held_up()
 
     # failure ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def seek_back(self, lease: Lease) -> None:
-        """A record of this lease was not taken by the broker: drop its work, read its partition again from the gap.
+        """A record of this lease was not taken by the broker: drop its work, read its partition again.
 
         After a rest: what is refused now is most likely refused again at once.
         """
         partition = lease.partition
-        if self._offsets.lease(partition) is not lease or (offset := lease.end()) is None:
+        if self._offsets.lease(partition) is not lease:
             return  # already sought back, or no longer ours
+        if (offset := self._commits.read_again_from(lease)) is None:
+            asked = self._committed_of([TopicPartition(*partition)])
+            if not asked:
+                return  # the service ends: what comes of this partition now is dropped
+            self._health.set("assignment", None)
+            offset = asked[0].offset if asked[0].offset >= 0 else OFFSET_BEGINNING
         self._offsets.begin(partition)
         self._resting[partition] = self._clock() + REST_S
-        self._behind[partition] = offset
+        self._behind[partition] = max(0, offset)
         self._show_held_up()
         where = TopicPartition(*partition, offset)
         log.warning("seek_back", partition=partition[1], offset=offset, rest_s=REST_S)
@@ -224,6 +220,7 @@ class Assignment:
 
         A service that is to end starts none: under no lease, what comes of them is dropped.
         """
+        self._member_id = self._consumer.memberid()
         for one in self._committed_of(partitions):
             if one.offset < 0:
                 one.offset = OFFSET_BEGINNING
@@ -254,15 +251,14 @@ class Assignment:
 
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Finish what is in flight within a deadline, commit, give them up; the rest the next owner reads again."""
+        self._look()
         given = [(one.topic, one.partition) for one in partitions]
         leases = [lease for one in given if (lease := self._offsets.lease(one)) is not None]
         deadline = self._clock() + self._settings.revoke_s
         while any(lease.unfinished for lease in leases) and self._clock() < deadline and self._ending.drain_s:
             self._budget.wait_change(0.05)
         left = sum(lease.unfinished for lease in leases)
-        # While it calls back, the client lets no other thread in: to wait for one would only let the commit come late,
-        # after those of the next owner. Without a wait it leaves before we join again, over the same connection.
-        self._commit(self._offsets.end(given), self._ending.commit_s if self._leaving else 0.0)
+        self._commits.give_up(lambda: self._offsets.end(given), self._ending.commit_s)
         self._give_up(consumer, partitions)
         log.info("revoked", partitions=[one.partition for one in partitions], unfinished=left)
 

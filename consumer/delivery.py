@@ -5,17 +5,29 @@ Owns the producer and the thread of its delivery reports. After results.py and d
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
 from consumer.kafka import KafkaError, KafkaException, Message, Producer
+from consumer.offsets import Lease
 from consumer.records import Outgoing
 
 log = structlog.get_logger("mmcat.delivery")
 
 POLL_S: Final = 0.1
 FULL_S: Final = 0.02
+
+
+class Outcomes(Protocol):
+    """Where the pipeline puts what became of a record: `Delivery` at least once, `Transactions` exactly once."""
+
+    def send(self, records: Sequence[Outgoing], on_done: Callable[[bool], None], lease: Lease, offset: int) -> None:
+        """Take what became of the record at `offset`, none to be sent included.
+
+        `on_done` runs once, in any thread: True when all of it is the broker's for good, False when it never will be.
+        """
+        ...
 
 
 class Delivery:
@@ -36,11 +48,14 @@ class Delivery:
         """Start to listen for reports."""
         self._thread.start()
 
-    def send(self, records: Sequence[Outgoing], on_done: Callable[[bool], None]) -> None:
+    def send(self, records: Sequence[Outgoing], on_done: Callable[[bool], None], lease: Lease, offset: int) -> None:
         """Hand the records over; `on_done` runs once in the thread of the reports: True when the broker has them all.
 
         Blocks while the producer's queue is full, which the service's own budget keeps from happening.
         """
+        if not records:
+            on_done(True)
+            return
         report = _Report(len(records), on_done)
         for record in records:
             try:

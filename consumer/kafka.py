@@ -30,6 +30,7 @@ __all__ = [
     "OFFSET_END",
     "OFFSET_INVALID",
     "TIMESTAMP_LOG_APPEND_TIME",
+    "TRANSACTION_TIMEOUT_S",
     "AdminClient",
     "ConfigResource",
     "Consumer",
@@ -44,6 +45,8 @@ __all__ = [
     "make_admin",
     "make_consumer",
     "make_producer",
+    "make_transactional_producer",
+    "transactional_id",
 ]
 
 log = structlog.get_logger("mmcat.kafka")
@@ -55,10 +58,16 @@ _PRODUCER_ONLY: Final = ("linger.", "batch.", "compression.", "queue.buffering."
                          "delivery.", "request.timeout.", "retries", "retry.", "sticky.", "transaction.")  # fmt: skip
 
 
+# How long the broker keeps a transaction open for a producer that is gone; readers of committed records wait so long.
+TRANSACTION_TIMEOUT_S: Final = 15.0
+_DELIVERY_TIMEOUT_MS: Final = 10_000  # of a record in a transaction: it must have failed before its transaction does
+
+
 def make_consumer(
     settings: KafkaSettings,
     *,
     group_id: str,
+    protocol: str = "classic",
     extra: Mapping[str, Any] | None = None,
     on_error: Callable[[KafkaError], None] | None = None,
 ) -> Consumer:
@@ -66,18 +75,22 @@ def make_consumer(
 
     `auto.offset.reset=error`: a position that is gone is told to the caller as an error message, never skipped over.
 
+    Args:
+        protocol: `classic`, or `consumer` (KIP-848), where the broker decides what the assignor and the session are.
+
     Raises:
         ConfigError: librdkafka does not take a property.
     """
     wanted = {
         # Bounds what librdkafka holds beyond our own byte budget; 64 MiB, its default, is a lot.
         "queued.max.messages.kbytes": 24 * 1024,
-        "partition.assignment.strategy": "cooperative-sticky",
+        **({"partition.assignment.strategy": "cooperative-sticky"} if protocol == "classic" else {}),
         **_passed(settings, _PRODUCER_ONLY),
         **({"group.instance.id": settings.instance_id} if settings.instance_id else {}),
         **(extra or {}),
         "bootstrap.servers": settings.bootstrap_servers,
         "group.id": group_id,
+        "group.protocol": protocol,
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         "auto.offset.reset": "error",
@@ -112,6 +125,33 @@ def make_producer(
     }
     producer: Producer = _made(Producer, wanted, on_error)
     return producer
+
+
+def transactional_id(settings: KafkaSettings) -> str:
+    """The name under which this instance's transactions fence those of its former lives."""
+    return f"{settings.group_id}-{settings.instance_id}"
+
+
+def make_transactional_producer(
+    settings: KafkaSettings,
+    *,
+    extra: Mapping[str, Any] | None = None,
+    on_error: Callable[[KafkaError], None] | None = None,
+) -> Producer:
+    """A producer as above whose records become visible with the transaction that they are sent in.
+
+    Raises:
+        ConfigError: librdkafka does not take a property.
+    """
+    own = {
+        "transactional.id": transactional_id(settings),
+        "transaction.timeout.ms": int(TRANSACTION_TIMEOUT_S * 1000),
+        "delivery.timeout.ms": _DELIVERY_TIMEOUT_MS,
+        "delivery.report.only.error": True,  # the commit says that all the others were taken
+        # A transaction that begins while the last one's markers are written is told to try again: soon.
+        "retry.backoff.ms": 20,
+    }
+    return make_producer(settings, extra={**(extra or {}), **own}, on_error=on_error)
 
 
 def make_admin(settings: KafkaSettings) -> AdminClient:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from typing import Final, Protocol
 
@@ -23,7 +24,7 @@ import structlog
 from consumer.batching import Batcher
 from consumer.budget import Budget
 from consumer.dead_letters import dead_letter
-from consumer.delivery import Delivery
+from consumer.delivery import Outcomes
 from consumer.events import MAX_VERSION, Code, Deletion, Event, Refusal, parse
 from consumer.fetch import Fetched
 from consumer.metrics import Metrics
@@ -82,7 +83,7 @@ class Pipeline:
         settings: Settings,
         model: Model,
         fetcher: Fetcher,
-        delivery: Delivery,
+        delivery: Outcomes,
         metrics: Metrics,
         *,
         on_failed: Callable[[Lease], None],
@@ -277,7 +278,7 @@ class Pipeline:
     def _publish(self, work: Work, records: list[Outgoing], outcome: str) -> Work | None:
         """Send the outcome, unless something newer is there; returns the next of the product."""
         if self._outranked is not None and self._outranked(records[0]):
-            self._done(work, "superseded", True)
+            self._send(work, [], "superseded")
         else:
             self._send(work, records, outcome)
         return self._ordering.leave(work)
@@ -292,8 +293,9 @@ class Pipeline:
 
     def _send(self, work: Work, records: list[Outgoing], outcome: str) -> None:
         work.prepared = UNPREPARED  # the pixels are not needed any more
-        self._resize(work, work.incoming.size_bytes)
-        self._delivery.send(records, lambda ok: self._done(work, outcome, ok))
+        self._resize(work, work.incoming.size_bytes + sum(record.size_bytes for record in records))
+        done = partial(self._done, work, outcome)
+        self._delivery.send(records, done, work.lease, work.incoming.origin.offset)
 
     def _done(self, work: Work, outcome: str, ok: bool) -> None:
         """All records of the work are acknowledged, or one was not taken."""
@@ -302,7 +304,7 @@ class Pipeline:
             work.lease.finish(origin.offset)
             self._metrics.listings.labels(outcome).inc()
             self._metrics.end_to_end.observe(max(0.0, time.time() - origin.timestamp_ms / 1000))
-        else:
+        elif not work.lease.ended:  # else it is dropped with its lease
             self._metrics.delivery_failures.inc()
             self._on_failed(work.lease)
         self.budget.release(work.size_bytes)

@@ -56,6 +56,11 @@ class Outgoing:
     value: bytes | None
     headers: Headers
 
+    @property
+    def size_bytes(self) -> int:
+        """What holding it costs, about."""
+        return len(self.key or b"") + len(self.value or b"") + 256
+
 
 def carried(headers: Headers) -> Headers:
     """The incoming headers that travel on; too many of them are left behind whole, from the end."""

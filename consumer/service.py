@@ -14,6 +14,7 @@ from typing import Final
 import structlog
 
 from consumer.assignment import Assignment
+from consumer.broker_checks import check_topics, check_transactions
 from consumer.delivery import Delivery
 from consumer.ending import LEAVE_S, Ending
 from consumer.errors import ConfigError, FatalError, ViewError
@@ -21,18 +22,21 @@ from consumer.fetch import PhotoFetcher
 from consumer.health import Health, HealthServer
 from consumer.intake import incoming
 from consumer.kafka import (
-    AdminClient,
     Consumer,
     KafkaError,
     KafkaException,
     Message,
     make_admin,
     make_producer,
+    make_transactional_producer,
+    transactional_id,
 )
 from consumer.metrics import Metrics
 from consumer.offsets import Lease
 from consumer.pipeline import Fetcher, Pipeline
 from consumer.settings import Settings
+from consumer.transactional import TransactionalClient
+from consumer.transactions import Transactions
 from consumer.view_writer import ViewWriter
 from consumer.worker import Model
 
@@ -113,6 +117,8 @@ class Service:
             self.health.beat()
             try:
                 check_topics(self._admin, self.settings)
+                if self.settings.delivery == "exactly_once":
+                    check_transactions(self.settings)
             except ConfigError:
                 sure_at = min(sure_at, time.monotonic() + SURE_S)
                 if time.monotonic() >= sure_at:
@@ -132,12 +138,8 @@ class Service:
         settings = self.settings
         if self._ending.told:
             return 0
-        producer = make_producer(
-            settings.kafka,
-            extra={"message.max.bytes": settings.limits.dead_letter_bytes},
-            on_error=self._client_error,
-        )
-        delivery = Delivery(producer, self._died)
+        delivery = self._delivery()
+        transactions = delivery if isinstance(delivery, Transactions) else None
         pipeline = Pipeline(
             settings,
             self._model,
@@ -148,11 +150,20 @@ class Service:
             on_death=self._died,
         )
         assignment = Assignment(
-            settings, self.metrics, self.health, pipeline.budget, ending=self._ending, on_error=self._client_error
+            settings,
+            self.metrics,
+            self.health,
+            pipeline.budget,
+            ending=self._ending,
+            on_error=self._client_error,
+            transactions=transactions,
         )
         consumer = assignment.consumer
         view = ViewWriter(settings, self.metrics) if settings.view.enabled else None
-        delivery.start()
+        if isinstance(delivery, Transactions):
+            delivery.start(assignment, pipeline.budget)
+        else:
+            delivery.start()
         pipeline.start()
         if view is not None:
             view.start()
@@ -178,6 +189,20 @@ class Service:
             raise FatalError(f"the service cannot go on: {self._fatal}") from self._fatal
         log.info("stopped")
         return 0
+
+    def _delivery(self) -> Delivery | Transactions:
+        """What takes outcomes, as `delivery` says."""
+        kafka, extra = self.settings.kafka, {"message.max.bytes": self.settings.limits.dead_letter_bytes}
+        if self.settings.delivery == "at_least_once":
+            return Delivery(make_producer(kafka, extra=extra, on_error=self._client_error), self._died)
+
+        def told(error: KafkaError) -> None:
+            if not error.fatal():  # fatal for one producer: the transaction that it fails says what to do
+                self._client_error(error)
+
+        client = TransactionalClient(lambda: make_transactional_producer(kafka, extra=extra, on_error=told))
+        interval_s = self.settings.commit_interval_s
+        return Transactions(client, transactional_id(kafka), interval_s, self.health, on_death=self._died)
 
     def _loop(self, consumer: Consumer, pipeline: Pipeline, assignment: Assignment) -> None:
         commit_at = time.monotonic() + self.settings.commit_interval_s
@@ -223,14 +248,14 @@ class Service:
         if code == KafkaError._AUTO_OFFSET_RESET:
             assignment.out_of_range((message.topic() or "", message.partition() or 0), error)
         elif error.fatal() or code in FATAL_CODES:
-            self._died(FatalError(f"Kafka: {error.str()} ({error.name()})"))
+            self._died(FatalError(_said(error)))
         else:
             log.warning("poll_error", code=error.name(), detail=error.str())
 
     def _client_error(self, error: KafkaError) -> None:
         """From a client's own thread of events: fatal ends the process, unreachable makes it not ready."""
         if error.fatal() or error.code() in FATAL_CODES:
-            self._died(FatalError(f"Kafka: {error.str()} ({error.name()})"))
+            self._died(FatalError(_said(error)))
         elif error.code() == KafkaError._ALL_BROKERS_DOWN:
             self.health.set("broker", "no broker can be reached")
             self._broker_down.set()
@@ -270,19 +295,10 @@ FATAL_CODES: Final = frozenset(
 )
 
 
-def check_topics(admin: AdminClient, settings: Settings) -> None:
-    """Ask the broker for every topic the service needs.
-
-    Raises:
-        ConfigError: one is missing, or not for us.
-        KafkaException: no answer.
-    """
-    there = admin.list_topics(timeout=START_S).topics
-    topics = settings.topics
-    wanted = (topics.input, topics.output, topics.review, topics.dead_letter)
-    missing = [name for name in wanted if name not in there]
-    if missing:
-        raise ConfigError(
-            f"the broker at {settings.kafka.bootstrap_servers} has no topic {', '.join(missing)} that we may see: "
-            "make it with `mmcat topics create`"
+def _said(error: KafkaError) -> str:
+    if error.code() in (KafkaError._FENCED, KafkaError.FENCED_INSTANCE_ID):
+        return (
+            f"another process has joined the group under our kafka.instance_id ({error.name()}): "
+            "stop one of the two, or give each a name of its own"
         )
+    return f"Kafka: {error.str()} ({error.name()})"

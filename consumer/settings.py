@@ -28,10 +28,12 @@ FIXED_PROPERTIES: Final = frozenset(
     {
         "acks", "request.required.acks", "auto.offset.reset", "enable.auto.commit", "enable.auto.offset.store",
         "enable.idempotence", "isolation.level", "partitioner", "transactional.id", "group.instance.id",
-        "group.protocol", "partition.assignment.strategy", "max.in.flight",
-        "max.in.flight.requests.per.connection", "enable.partition.eof",
+        "partition.assignment.strategy", "max.in.flight",
+        "max.in.flight.requests.per.connection", "enable.partition.eof", "transaction.timeout.ms",
     }
 )  # fmt: skip
+# What the broker decides in the newer group protocol (KIP-848): the client refuses them there.
+CLASSIC_PROPERTIES: Final = ("session.timeout.ms", "heartbeat.interval.ms", "group.protocol.type")
 
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Topic = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
@@ -49,7 +51,12 @@ class KafkaSettings(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="allow")
     bootstrap_servers: str = Field("127.0.0.1:9092", min_length=1, description="host:port, several by commas")
     group_id: str = Field("mmcat", min_length=1, description="consumer group; the view's readers add -view")
-    instance_id: str | None = Field(None, description="stable name of this instance (static membership)")
+    instance_id: str | None = Field(
+        None, min_length=1, description="stable name of this instance alone: static membership, exactly once"
+    )
+    group_protocol: Literal["classic", "consumer"] = Field(
+        "classic", description="classic (cooperative-sticky) or consumer (KIP-848)"
+    )
 
     def properties(self) -> dict[str, str]:
         """What passes through to librdkafka, by its own names."""
@@ -60,6 +67,8 @@ class KafkaSettings(BaseModel):
         for name in self.properties():
             if name in FIXED_PROPERTIES:
                 raise ValueError(f"{name} is fixed by the service's promises: remove it")
+            if name in CLASSIC_PROPERTIES and self.group_protocol == "consumer":
+                raise ValueError(f"{name} is the broker's to set with group_protocol consumer: remove one of the two")
         return self
 
 
@@ -165,6 +174,9 @@ class Settings(BaseSettings):
     )
     kafka: KafkaSettings = KafkaSettings()
     topics: TopicSettings = TopicSettings()
+    delivery: Literal["at_least_once", "exactly_once"] = Field(
+        "at_least_once", description="exactly_once: outcomes and offsets in transactions; needs kafka.instance_id"
+    )
     order_by: Literal["timestamp", "version"] = Field("timestamp", description="what decides which event is newer")
     view: ViewSettings = ViewSettings()
     model: ModelSettings = ModelSettings()
@@ -174,7 +186,7 @@ class Settings(BaseSettings):
     limits: LimitSettings = LimitSettings()
     shutdown_s: Seconds = Field(20.0, description="longest time to finish what is in flight")
     revoke_s: Seconds = Field(5.0, description="longest time to finish the work of partitions that are taken away")
-    commit_interval_s: Seconds = Field(1.0, description="how often offsets are committed")
+    commit_interval_s: Seconds = Field(1.0, description="how often offsets are committed; exactly once 1 s at most")
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
 
@@ -198,6 +210,11 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"photo.deadline_s + batch.max_age_ms + shutdown_s (or revoke_s) is {longest:g} s and must stay below "
                 f"kafka max.poll.interval.ms ({poll_s:g} s), or a revoke could not drain in time"
+            )
+        if self.delivery == "exactly_once" and self.kafka.instance_id is None:
+            raise ValueError(
+                "delivery exactly_once needs kafka.instance_id, a name that this instance keeps over restarts and no "
+                "other has (the pod's name in a StatefulSet): set MMCAT_KAFKA__INSTANCE_ID"
             )
         return self
 

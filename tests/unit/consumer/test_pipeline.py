@@ -8,11 +8,10 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from consumer.delivery import Delivery
 from consumer.fetch import Fetched
 from consumer.metrics import Metrics
 from consumer.offsets import Lease
@@ -33,7 +32,7 @@ class Broker:
     hold: bool = False
     held: list[tuple[Callable[[bool], None], bool]] = field(default_factory=list)
 
-    def send(self, records: Sequence[Outgoing], on_done: Callable[[bool], None]) -> None:
+    def send(self, records: Sequence[Outgoing], on_done: Callable[[bool], None], lease: Lease, offset: int) -> None:
         self.sent += records
         ok = not any(self.refuse(record) for record in records)
         if self.hold:
@@ -113,7 +112,7 @@ def make_bench() -> Iterator[MakeBench]:
             settings,
             model,
             host,
-            cast(Delivery, broker),
+            broker,
             metrics,
             on_failed=failed.append,
             on_death=deaths.append,

@@ -1,0 +1,76 @@
+"""What the service asks the broker before anything starts: are its topics there, does it do what was asked for.
+
+Before service.py's loop. `mmcat topics check` (topics.py) says more; here it is only what would make a start useless.
+"""
+
+from typing import Final
+
+import structlog
+
+from consumer.errors import ConfigError
+from consumer.kafka import (
+    AdminClient,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+    make_consumer,
+    make_transactional_producer,
+)
+from consumer.settings import Settings
+
+log = structlog.get_logger("mmcat.broker_checks")
+
+ANSWER_S: Final = 5.0  # for one question to a broker that may be away
+SETTLE_S: Final = 30.0  # for a predecessor's open transaction to be ended
+NOT_OURS_TO_ASK: Final = frozenset({KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.TOPIC_AUTHORIZATION_FAILED})
+
+
+def check_topics(admin: AdminClient, settings: Settings) -> None:
+    """Ask the broker for every topic the service needs.
+
+    Raises:
+        ConfigError: one is missing, or not for us.
+        KafkaException: no answer.
+    """
+    there = admin.list_topics(timeout=ANSWER_S).topics
+    topics = settings.topics
+    wanted = (topics.input, topics.output, topics.review, topics.dead_letter)
+    missing = [name for name in wanted if name not in there]
+    if missing:
+        raise ConfigError(
+            f"the broker at {settings.kafka.bootstrap_servers} has no topic {', '.join(missing)} that we may see: "
+            "make it with `mmcat topics create`"
+        )
+
+
+def check_transactions(settings: Settings) -> None:
+    """Commit an offset in a transaction, for a group that exists for this alone, and see whether the broker has it.
+
+    The embedded broker of the demo takes transactions, shows the aborted ones too, and drops their offsets.
+
+    Raises:
+        ConfigError: the broker cannot do what exactly once needs.
+        KafkaException: no answer.
+    """
+    nobody = settings.kafka.model_copy(update={"instance_id": None})
+    reader = make_consumer(nobody, group_id=f"{settings.kafka.group_id}-probe")
+    try:
+        asked = TopicPartition(settings.topics.input, 0, 1)
+        producer = make_transactional_producer(settings.kafka)
+        producer.init_transactions(SETTLE_S)
+        producer.begin_transaction()
+        producer.send_offsets_to_transaction([asked], reader.consumer_group_metadata(), ANSWER_S)
+        producer.commit_transaction(ANSWER_S)
+        [found] = reader.committed([TopicPartition(settings.topics.input, 0)], timeout=ANSWER_S)
+    except KafkaException as error:
+        if error.args[0].code() not in NOT_OURS_TO_ASK:
+            raise
+        log.warning("transactions_not_probed", detail=error.args[0].str())
+        return
+    finally:
+        reader.close()
+    if found.error is None and found.offset != asked.offset:
+        raise ConfigError(
+            f"delivery exactly_once: the broker at {settings.kafka.bootstrap_servers} does not keep what a transaction "
+            "commits (the demo's embedded broker does not): use Apache Kafka, or delivery at_least_once"
+        )
