@@ -57,7 +57,8 @@ def _loaded(trial: Trial, listings: int = LISTINGS, rate: float = RATE, **env: s
 
 def kill(point: str, trial: Trial, number: int) -> None:
     """Killed at a pass that differs from trial to trial, started again at once."""
-    service = trial.service("a", strike=f"{point}:{1 + number % 5}")
+    passes = 1 if point == "in_revoke" else 1 + number % 5  # there is one revoke
+    service = trial.service("a", strike=f"{point}:{passes}")
     service.wait_ready()
     trial.load(LISTINGS, RATE)
     if point == "in_revoke":
