@@ -133,7 +133,7 @@ class Trial:
 
     def service(self, name: str = "a", strike: str = "", **more: str) -> "Member":
         """Start a member of the group under this name, or start it again."""
-        once = {"MMCAT_KAFKA__INSTANCE_ID": name} if self.mode == "exactly_once" else {}
+        once = {"MMCAT_DELIVERY": self.mode, "MMCAT_KAFKA__INSTANCE_ID": name} if self.mode == "exactly_once" else {}
         env = {**self._environment(), **once, **more, "MMCAT_TEST_STRIKE": strike}
         service = Member(env, self.folder / name, (sys.executable, "-m", "tests.chaos.entry", "consume"))
         if (old := self.services.get(name)) is not None:
@@ -260,7 +260,6 @@ class Trial:
     def _environment(self) -> dict[str, str]:
         return {
             **SHORT,
-            "MMCAT_DELIVERY": self.mode,
             "MMCAT_KAFKA__BOOTSTRAP_SERVERS": self.site.bootstrap,
             "MMCAT_KAFKA__GROUP_ID": self.group,
             "MMCAT_VIEW__URL": self.site.view_url,
