@@ -31,7 +31,7 @@ from tests.chaos.table import write_table
 from tests.chaos.trial import Trial
 from tests.support.tiny import make_tiny_bundle
 
-MODES: Final = ("at_least_once",)
+MODES: Final = ("at_least_once", "exactly_once")
 TRIES: Final = 2
 """A row may miss its point this many times as often as it is to strike."""
 

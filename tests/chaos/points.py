@@ -11,12 +11,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from consumer.assignment import Assignment
+from consumer.commits import OffsetCommits
 from consumer.delivery import Delivery
 from consumer.fetch.client import PhotoFetcher
 from consumer.offsets import Lease, Offsets
 from consumer.pipeline import Pipeline
 from consumer.records import Incoming, Outgoing
 from consumer.replay import Replay
+from consumer.transactional import TransactionalClient
+from consumer.transactions import Transactions
 from consumer.view import View
 from consumer.work import Work
 from mmcat.listing import ImageStatus
@@ -89,7 +92,7 @@ class Observer:
             (Replay, "_end", "revoked"),
         ):
             wrap(owner, name, self._ending(how))
-        before(Assignment, "_committed", self._committed)
+        before(Assignment, "moved", self._committed)
 
     def _made(self, pipeline: Pipeline, *_: Any, **__: Any) -> None:
         self._pipeline = pipeline
@@ -136,10 +139,8 @@ class Observer:
         if how is not None and (name := self._names.get(id(lease))) is not None:
             self.diary.write("ended", lease=name, how=how)
 
-    def _committed(self, _: Assignment, error: Any, partitions: Sequence[Any]) -> None:
-        for one in partitions:
-            if error is None and one.error is None:
-                self.diary.write("committed", partition=one.partition, offset=one.offset)
+    def _committed(self, _: Assignment, partition: tuple[str, int], offset: int) -> None:
+        self.diary.write("committed", partition=partition[1], offset=offset)
 
 
 # strikes ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -200,16 +201,17 @@ def _before_delivery_report(striker: Striker) -> None:
     """The broker has acknowledged; the service does not know it yet."""
 
     def make(method: Method) -> Method:
-        def send(delivery: Delivery, records: Sequence[Outgoing], on_done: Callable[[bool], None]) -> None:
+        def send(self: Any, records: Sequence[Outgoing], on_done: Callable[[bool], None], *where: Any) -> None:
             def done(ok: bool) -> None:
                 striker.passed()
                 on_done(ok)
 
-            method(delivery, records, done)
+            method(self, records, done, *where)
 
         return send
 
     wrap(Delivery, "send", make)
+    wrap(Transactions, "send", make)
 
 
 def _before_view_write(striker: Striker) -> None:
@@ -222,11 +224,12 @@ def _after_view_write(striker: Striker) -> None:
 
 
 def _before_commit(striker: Striker) -> None:
-    def act(_: Assignment, offsets: dict[Any, int], *__: Any) -> None:
+    def act(_: OffsetCommits, offsets: dict[Any, int], *__: Any) -> None:
         if offsets:
             striker.passed()
 
-    before(Assignment, "_commit", act)
+    before(OffsetCommits, "_commit", act)
+    before(TransactionalClient, "commit", lambda *_: striker.passed())
 
 
 def _in_revoke(striker: Striker) -> None:

@@ -133,7 +133,8 @@ class Trial:
 
     def service(self, name: str = "a", strike: str = "", **more: str) -> "Member":
         """Start a member of the group under this name, or start it again."""
-        env = {**self._environment(), **more, "MMCAT_TEST_STRIKE": strike}
+        once = {"MMCAT_DELIVERY": self.mode, "MMCAT_KAFKA__INSTANCE_ID": name} if self.mode == "exactly_once" else {}
+        env = {**self._environment(), **once, **more, "MMCAT_TEST_STRIKE": strike}
         service = Member(env, self.folder / name, (sys.executable, "-m", "tests.chaos.entry", "consume"))
         if (old := self.services.get(name)) is not None:
             service.http_port = old.http_port
