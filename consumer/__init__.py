@@ -6,6 +6,8 @@ service.py       the poll loop: seek back, pause, poll, submit, commit, drain
 assignment.py    the partitions held now: where they start, what is committed, how they are given up
 ending.py        when the service ends, and how long each step of that may take
 intake.py        a Kafka message as the record that the pipeline takes
+retry_intake.py  holds retries back until they are due and it is their turn
+retry_share.py   how many retries may go beside live events (pure)
 records.py       the nouns of the stream (pure)
 pipeline.py      from a polled record to its acknowledged outcome: the only file that knows all stages
 work.py          one record on its way
@@ -18,6 +20,7 @@ worker.py        the engine thread
 results.py       what goes out (pure)
 rank.py          newer wins (pure)
 dead_letters.py  what cannot be categorized, byte for byte (pure)
+retries.py       late photos: the next delay, its record, and how it is read (pure)
 delivery.py      hands records to the broker and waits for its word
 offsets.py       what may be committed (pure)
 view_writer.py   keeps Redis equal to the output topic
@@ -25,7 +28,8 @@ cache_writer.py  the same as a process of its own
 view_topic.py    which topic the view was written from, and the lag of its reader
 view.py          the view itself: one atomic rule (view.lua, positions.lua)
 replay.py        categorizes a range of a topic again
-replay_guard.py  asks the view whether a replayed answer is outranked
+view_guard.py    asks the view whether a late or replayed answer is outranked
+replay_pace.py   how fast a replay reads
 replay_range.py  what a replay would read
 spans.py         ranges as offsets, and what of them remains (pure)
 topics.py        makes the topics, or says what is wrong with them

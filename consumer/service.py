@@ -32,7 +32,12 @@ from consumer.kafka import (
 from consumer.metrics import Metrics
 from consumer.offsets import Lease
 from consumer.pipeline import Fetcher, Pipeline
+from consumer.retries import Delays
+from consumer.retry_intake import RetryIntake
+from consumer.retry_share import RetryShare
 from consumer.settings import Settings
+from consumer.view import View
+from consumer.view_guard import LateGuard
 from consumer.view_writer import ViewWriter
 from consumer.worker import Model
 
@@ -61,6 +66,7 @@ class Service:
         self.health = Health(stale_s=settings.shutdown_s + 10)
         self._model = model
         self._fetcher = fetcher or PhotoFetcher.from_settings(settings.photo)
+        self._delays = Delays.of(settings)
         self._ending = Ending(settings.shutdown_s)
         self._failed: deque[Lease] = deque()
         self._fatal: BaseException | None = None
@@ -138,6 +144,8 @@ class Service:
             on_error=self._client_error,
         )
         delivery = Delivery(producer, self._died)
+        connection = View(settings.view.url.get_secret_value(), settings.view.prefix, settings.view.marker_life_s)
+        late = LateGuard(connection, self._died) if self._delays.topics else None
         pipeline = Pipeline(
             settings,
             self._model,
@@ -146,11 +154,14 @@ class Service:
             self.metrics,
             on_failed=self._failed.append,
             on_death=self._died,
+            late=late,
         )
         assignment = Assignment(
             settings, self.metrics, self.health, pipeline.budget, ending=self._ending, on_error=self._client_error
         )
         consumer = assignment.consumer
+        share = RetryShare(settings.retry.share, min(settings.photo.concurrency, settings.limits.in_flight_listings))
+        retries = RetryIntake(self._delays, assignment, share, self.metrics)
         view = ViewWriter(settings, self.metrics) if settings.view.enabled else None
         delivery.start()
         pipeline.start()
@@ -160,7 +171,7 @@ class Service:
         watch.start()
         try:
             assignment.subscribe()
-            self._loop(consumer, pipeline, assignment)
+            self._loop(consumer, pipeline, assignment, retries)
             self._drain(consumer, pipeline, assignment)
         except KafkaException as error:
             self._died(error)
@@ -179,38 +190,44 @@ class Service:
         log.info("stopped")
         return 0
 
-    def _loop(self, consumer: Consumer, pipeline: Pipeline, assignment: Assignment) -> None:
+    def _loop(self, consumer: Consumer, pipeline: Pipeline, assignment: Assignment, retries: RetryIntake) -> None:
         commit_at = time.monotonic() + self.settings.commit_interval_s
         while not self._ending.told:
             while self._failed:
                 assignment.seek_back(self._failed.popleft())
             assignment.pause_or_resume()
             count = min(POLL_RECORDS, max(1, pipeline.budget.room))
-            self._take(consumer.consume(count, POLL_S), pipeline, assignment)
+            self._take(consumer.consume(count, POLL_S), pipeline, assignment, retries)
+            pipeline.submit(retries.let_through(0 if pipeline.budget.full() else pipeline.budget.room))
             self.health.beat()
             if time.monotonic() >= commit_at:
                 assignment.commit()
                 assignment.show_lag()
+                retries.show_overdue()
                 commit_at = time.monotonic() + self.settings.commit_interval_s
 
-    def _take(self, messages: Sequence[Message], pipeline: Pipeline, assignment: Assignment) -> None:
-        """Give polled records to the pipeline, each under the lease of its partition."""
+    def _take(
+        self, messages: Sequence[Message], pipeline: Pipeline, assignment: Assignment, retries: RetryIntake
+    ) -> None:
+        """Give polled records to the pipeline, each under the lease of its partition; retries wait until they may."""
         records = []
         for message in messages:
             if (error := message.error()) is not None:
                 self._consumer_error(error, message, assignment)
                 continue
             record = incoming(message)
-            lease = assignment.started(record.origin)
-            if lease is not None:
+            if record.origin.topic in self._delays:
+                retries.polled(record)
+            elif (lease := assignment.started(record.origin)) is not None:
                 records.append((record, lease))
-        if records:
-            pipeline.submit(records)
+        retries.live(len(records))
+        pipeline.submit(records)
 
     def _drain(self, consumer: Consumer, pipeline: Pipeline, assignment: Assignment) -> None:
         """Finish what is in flight, while there is time; polling goes on so that the group keeps us; commit."""
         assignment.pause_all()
         while self._ending.drain_s and not pipeline.budget.wait_empty(0.05):
+            pipeline.drop_waiting()
             consumer.consume(1, 0)  # all paused: nothing new comes, and what does is not started, so not committed
             self.health.beat()
         assignment.commit(self._ending.commit_s)
@@ -279,7 +296,7 @@ def check_topics(admin: AdminClient, settings: Settings) -> None:
     """
     there = admin.list_topics(timeout=START_S).topics
     topics = settings.topics
-    wanted = (topics.input, topics.output, topics.review, topics.dead_letter)
+    wanted = (topics.input, topics.output, topics.review, topics.dead_letter, *Delays.of(settings).topics)
     missing = [name for name in wanted if name not in there]
     if missing:
         raise ConfigError(

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from consumer.events import Deletion, Event, Refusal
 from consumer.offsets import Lease
-from consumer.records import Incoming
+from consumer.records import Incoming, Outgoing
 from mmcat.listing import ImageStatus, Prepared
 
 _UNPARSED = Deletion("")
@@ -21,6 +21,7 @@ class Work:
         size_bytes: what it weighs in the budget now.
         ready: for ordering.py: its turn may come.
         failed: the model could not prepare it.
+        later: the record for a delay topic that goes out beside its answer.
     """
 
     incoming: Incoming
@@ -32,6 +33,7 @@ class Work:
     prepared: Prepared = UNPREPARED
     ready: bool = False
     failed: Exception | None = None
+    later: Outgoing | None = None
 
     def __post_init__(self) -> None:
         self.size_bytes = self.incoming.size_bytes
