@@ -139,6 +139,12 @@ def test_a_late_photo_is_seen_in_the_end_and_one_that_never_comes_is_said_to_be_
     first = {(one.key or b"").decode() for one in late.retries("1s")}
     assert first == {"late", "bare", "twice", "never"}, "who asks for two seconds gets them"
     assert {one.headers["traceparent"] for one in late.retries("1s") if one.key != b"bare"} == {b"00-1"}
+    done = {
+        (one.key, one.headers["mmcat-rank"][-1:]): one.timestamp_ms
+        for one in read_topic(late.bench.bootstrap, late.bench.topics.output)
+    }
+    due = {one.key: int(one.headers["mmcat-due"]) for delay in late.delays for one in late.retries(delay)}
+    assert all(max(at for (one, _), at in done.items() if one == key) >= time_ms for key, time_ms in due.items())
     late.check_at_rest()
 
 
