@@ -156,8 +156,10 @@ def test_what_was_updated_or_deleted_meanwhile_is_superseded(make_late: Any) -> 
     with late.bench.service as service:
         late.register("updated", "/updated")
         late.register("deleted", "/deleted")
-        for product in ("updated", "deleted"):
-            service.until(lambda name=product: late.host.asked.count(f"/{name}") == 2, "the photo is asked for again")
+        service.until(
+            lambda: [late.host.asked.count(path) for path in ("/updated", "/deleted")] == [2, 2],
+            "the photos are asked for again",
+        )
         before = [late.view_rank(product) for product in ("updated", "deleted")]
         late.register("updated")
         send(late.bench.bootstrap, late.bench.topics.input, [(b"deleted", None, {})])
