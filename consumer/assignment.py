@@ -5,7 +5,7 @@ Runs in the poll thread only (librdkafka calls it from within `consume`). Betwee
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Final
@@ -62,6 +62,8 @@ class Assignment:
         self._stopped: set[Partition] = set()  # their committed offset is gone: a person decides
         self._resting: dict[Partition, tuple[float, int]] = {}  # paused until then, to be read on from there
         self._behind: dict[Partition, int] = {}  # sought back to here; nothing past it is committed yet
+        self.ends: Mapping[Partition, int] = {}
+        """Where resting partitions end, told by whoever asks the broker: the client learns that only by fetching."""
         self._delays = Delays.of(settings)
         self._paused = False
         self._retries_paused = False
@@ -322,6 +324,11 @@ class Assignment:
     # lag ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     @property
+    def resting_retries(self) -> list[Partition]:
+        """Partitions of delay topics that rest now; may be asked from another thread."""
+        return [one for one in list(self._resting) if one[0] in self._delays]
+
+    @property
     def live_lag(self) -> int:
         """Events of the input topic that were not polled yet; without partitions that a refused record holds up."""
         going = [one for one in self._held if one not in self._stopped and one not in self._resting]
@@ -343,7 +350,7 @@ class Assignment:
                 continue
             _, position = self._resting.get(partition, (0.0, one.offset))
             if end > 0 and position >= 0:
-                lags[partition] = max(0, end - position)
+                lags[partition] = max(0, max(end, self.ends.get(partition, 0)) - position)
         return lags
 
     def _role(self, topic: str) -> str:

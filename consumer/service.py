@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -26,11 +27,13 @@ from consumer.kafka import (
     KafkaError,
     KafkaException,
     Message,
+    OffsetSpec,
+    TopicPartition,
     make_admin,
     make_producer,
 )
 from consumer.metrics import Metrics
-from consumer.offsets import Lease
+from consumer.offsets import Lease, Partition
 from consumer.pipeline import Fetcher, Pipeline
 from consumer.retries import Delays
 from consumer.retry_intake import RetryIntake
@@ -167,7 +170,7 @@ class Service:
         pipeline.start()
         if view is not None:
             view.start()
-        watch = threading.Thread(target=self._watch, args=(view,), name="watch", daemon=True)
+        watch = threading.Thread(target=self._watch, args=(view, assignment), name="watch", daemon=True)
         watch.start()
         try:
             assignment.subscribe()
@@ -259,8 +262,8 @@ class Service:
             self._fatal = error
         self._ending.begin(drain=False)
 
-    def _watch(self, view: ViewWriter | None) -> None:
-        """Sees brokers come back, and a view writer that ended."""
+    def _watch(self, view: ViewWriter | None, assignment: Assignment) -> None:
+        """Sees brokers come back, a view writer that ended, and how long delay topics have become while they rest."""
         while not self._ending.wait(WATCH_S):
             if self._broker_down.is_set():
                 try:
@@ -273,6 +276,18 @@ class Service:
                 if view.error is not None and not isinstance(view.error, ViewError):
                     self._died(view.error)
                 self.health.set("view", f"the view is stopped: {view.error}" if view.error is not None else None)
+            if resting := assignment.resting_retries:
+                assignment.ends = self._ends(resting)
+
+    def _ends(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
+        """The offset after the last record of each; without those that the broker does not tell. Blocks."""
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # the client has no types for it
+        asked = {TopicPartition(*one): latest for one in partitions}
+        ends: dict[Partition, int] = {}
+        for where, answer in self._admin.list_offsets(asked, request_timeout=START_S).items():
+            with suppress(KafkaException, TimeoutError):
+                ends[where.topic, where.partition] = answer.result(2 * START_S).offset
+        return ends
 
 
 FATAL_CODES: Final = frozenset(

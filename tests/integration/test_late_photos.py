@@ -46,9 +46,14 @@ class Late:
     def delay_topics(self) -> list[str]:
         return [f"{self.bench.topics.retry_prefix}.{delay}" for delay in self.delays]
 
-    def register(self, product: str, path: str = "", title: str = "x", **headers: bytes) -> None:
-        value = {"product_id": product, "title": title} | ({"image_url": self.host.url(path)} if path else {})
-        send(self.bench.bootstrap, self.bench.topics.input, [(product.encode(), json.dumps(value).encode(), headers)])
+    def register(self, *products: str, photo: bool = True, title: str = "x", **headers: bytes) -> None:
+        """Send listings; the photo of each stands under its name."""
+        records = []
+        for product in products:
+            value = {"product_id": product, "title": title}
+            value |= {"image_url": self.host.url(f"/{product}")} if photo else {}
+            records.append((product.encode(), json.dumps(value).encode(), headers))
+        send(self.bench.bootstrap, self.bench.topics.input, records)
 
     def answers(self) -> dict[str, list[dict[str, Any]]]:
         """The results of each product, in order; None for a deletion."""
@@ -111,9 +116,8 @@ def test_a_late_photo_is_seen_in_the_end_and_one_that_never_comes_is_said_to_be_
     script["/busy"].append(Step(429, {"Retry-After": "2"}))
     script["/twice"] += [Step(404), Step(404)]
     always["/never"], always["/gone"] = Step(404), Step(410)
-    for product in ("late", "twice", "never", "gone", "busy", "there"):
-        late.register(product, f"/{product}", traceparent=b"00-1")
-    late.register("bare", "/bare", title="")
+    late.register("late", "twice", "never", "gone", "busy", "there", traceparent=b"00-1")
+    late.register("bare", title="")
     with late.bench.service as service:
         expected = {
             "late": ["pending", "used"],
@@ -154,14 +158,13 @@ def test_what_was_updated_or_deleted_meanwhile_is_superseded(make_late: Any) -> 
     for product in ("updated", "deleted"):
         late.host.script[f"/{product}"] += [Step(404), Step(200, gate=gate)]
     with late.bench.service as service:
-        late.register("updated", "/updated")
-        late.register("deleted", "/deleted")
+        late.register("updated", "deleted")
         service.until(
             lambda: [late.host.asked.count(path) for path in ("/updated", "/deleted")] == [2, 2],
             "the photos are asked for again",
         )
         before = [late.view_rank(product) for product in ("updated", "deleted")]
-        late.register("updated")
+        late.register("updated", photo=False)
         send(late.bench.bootstrap, late.bench.topics.input, [(b"deleted", None, {})])
         service.until(
             lambda: all(
@@ -185,7 +188,7 @@ def test_a_kill_in_the_middle_loses_no_retry(make_late: Any) -> None:
     products = [f"p{number}" for number in range(30)]
     for product in products:
         late.host.script[f"/{product}"].append(Step(404))
-        late.register(product, f"/{product}")
+    late.register(*products)
     with late.bench.service as service:
         service.until(lambda: len(late.retries("3s")) >= 10, "some retries wait")
         service.kill()
@@ -203,11 +206,11 @@ def test_while_the_first_retry_is_not_due_polling_goes_on_and_nobody_waits(make_
     late: Late = make_late("1h", MMCAT_KAFKA__MAX_POLL_INTERVAL_MS="80000")
     for number in range(8):
         late.host.always[f"/late{number}"] = Step(404)
-        late.register(f"late{number}", f"/late{number}")
+    late.register(*(f"late{number}" for number in range(8)))
     with late.bench.service as service:
         service.until(lambda: len(late.retries("1h")) == 8, "all photos are late")
         service.until(lambda: service.metric("mmcat_consumer_lag", role="retry") == 8, "all retries wait")
-        late.register("live")
+        late.register("live", photo=False)
         service.until(lambda: "live" in late.images(), "live events go on")
         assert service.metric("mmcat_retry_overdue_seconds") == 0
         assert service.metric("mmcat_consumer_lag", role="live") == 0
@@ -246,11 +249,11 @@ def test_while_the_view_is_away_only_late_photos_wait(make_late: Any) -> None:
     cache = LocalValkey(port=free_port())
     late: Late = make_late("1s", MMCAT_VIEW__URL=cache.url)
     late.host.script["/late"].append(Step(404))
-    late.register("late", "/late")
+    late.register("late")
     with late.bench.service as service:
         service.until(lambda: "waits_for_the_view" in late.bench.service.log.read_text("utf-8"), "it asks the view")
-        late.register("live")
-        late.register("late2")
+        late.register("live", photo=False)
+        late.register("late2", photo=False)
         service.until(lambda: late.images().keys() == {"late", "live", "late2"}, "live events go on")
         service.until(lambda: (service.metric("mmcat_retry_overdue_seconds") or 0) > 0, "it is said to be overdue")
         assert late.images()["late"] == ["pending"]
