@@ -7,6 +7,8 @@ service.py       the poll loop: seek back, pause, poll, submit, commit, drain
 assignment.py    the partitions held now: where they start, what is committed, how they are given up
 ending.py        when the service ends, and how long each step of that may take
 intake.py        a Kafka message as the record that the pipeline takes
+retry_intake.py  holds retries back until they are due and it is their turn
+retry_share.py   how many retries may go beside live events (pure)
 records.py       the nouns of the stream (pure)
 pipeline.py      from a polled record to its acknowledged outcome: the only file that knows all stages
 work.py          one record on its way
@@ -20,6 +22,7 @@ worker.py        the engine thread
 results.py       what goes out (pure)
 rank.py          newer wins (pure)
 dead_letters.py  what cannot be categorized, byte for byte (pure)
+retries.py       late photos: the next delay, its record, and how it is read (pure)
 delivery.py      hands records to the broker and waits for its word (at least once)
 gapless.py       what a transaction may hold (pure; exactly once)
 transactions.py  outcomes and offsets become visible together (exactly once)
@@ -37,7 +40,8 @@ view_reading.py  the output topic up to a pinned end
 view_rebuild.py  fills the view anew, beside the old one, and switches
 view_verify.py   says where view and topic differ
 replay.py        categorizes a range of a topic again
-replay_guard.py  asks the view whether a replayed answer is outranked
+view_guard.py    asks the view whether a late or replayed answer is outranked
+replay_pace.py   how fast a replay reads
 replay_range.py  what a replay would read
 spans.py         ranges as offsets, and what of them remains (pure)
 topics.py        makes the topics, or says what is wrong with them

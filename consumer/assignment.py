@@ -4,7 +4,7 @@ Runs in the poll thread only (librdkafka calls it from within `consume`). Betwee
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Final
 
@@ -26,6 +26,7 @@ from consumer.kafka import (
 from consumer.metrics import Metrics
 from consumer.offsets import Lease, Offsets, Partition
 from consumer.records import Origin
+from consumer.retries import Delays
 from consumer.settings import Settings
 
 log = structlog.get_logger("mmcat.assignment")
@@ -72,17 +73,20 @@ class Assignment:
         self._metrics, self._health, self._budget = metrics, health, budget
         self._ending, self._on_error, self._clock = ending, on_error, clock
         self._stopped: set[Partition] = set()  # their committed offset is gone: a person decides
-        self._resting: dict[Partition, float] = {}  # sought back; paused until then
+        self._resting: dict[Partition, tuple[float, int]] = {}  # paused until then, to be read on from there
         self._behind: dict[Partition, int] = {}  # sought back to here; nothing past it is committed yet
+        self.ends: Mapping[Partition, int] = {}
+        """Where resting partitions end, told by whoever asks the broker: the client learns that only by fetching."""
+        self._delays = Delays.of(settings)
         self._paused = False
+        self._retries_paused = False
         self._member_id: str | None = None
         self.metadata: object = None  # of the group, for transactions; as of the last look
 
     def subscribe(self) -> None:
-        """Join the group; assignments come while polling."""
-        self._consumer.subscribe(
-            [self._settings.topics.input], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
-        )
+        """Join the group, for the input and the delay topics; assignments come while polling."""
+        topics = [self._settings.topics.input, *self._delays.topics]
+        self._consumer.subscribe(topics, on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
 
     def leave(self) -> None:
         """Give all partitions up and leave the group. Blocks as long as brokers are away: to be called in a thread."""
@@ -96,6 +100,15 @@ class Assignment:
             lease.start(origin.offset)
         return lease
 
+    def lease(self, partition: Partition) -> Lease | None:
+        """Under which a partition is held; None where it is not ours (any more)."""
+        return self._offsets.lease(partition)
+
+    @property
+    def retries_in_flight(self) -> int:
+        """Records of delay topics that were started and have no outcome yet."""
+        return sum(lease.unfinished for lease in self._offsets.leases if lease.partition[0] in self._delays)
+
     # pause ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def pause_or_resume(self) -> None:
@@ -104,10 +117,10 @@ class Assignment:
         full = self._budget.full()
         if full != self._paused:
             self._paused = full
-            self._pause() if full else self._resume(self._held)
+            self._pause(self._held) if full else self._resume(self._held)
             self._metrics.paused.set(int(full))
         now = self._clock()
-        rested = [one for one, due in self._resting.items() if due <= now]
+        rested = [one for one, (due, _) in self._resting.items() if due <= now]
         for one in rested:
             del self._resting[one]
         self._resume(rested)
@@ -115,20 +128,44 @@ class Assignment:
     def pause_all(self) -> None:
         """Nothing more from any partition: the service ends."""
         self._paused = True
-        self._pause()
+        self._pause(self._held)
+
+    def pause_retries(self, full: bool) -> None:
+        """Poll nothing more from the delay topics, or go on with them."""
+        if full != self._retries_paused:
+            self._retries_paused = full
+            retries = [one for one in self._held if one[0] in self._delays]
+            self._pause(retries) if full else self._resume(retries)
+
+    def rest(self, partition: Partition, offset: int, seconds: float) -> None:
+        """Pause a partition for so long, and then read on from `offset`."""
+        self._resting[partition] = (self._clock() + seconds, offset)
+        where = TopicPartition(*partition, offset)
+        try:
+            self._consumer.pause([where])
+            self._consumer.seek(where)
+        except KafkaException as error:
+            self._restart(where, error)
+
+    def rests(self, partition: Partition) -> bool:
+        """Whether what is polled of it now comes again after its rest."""
+        return partition in self._resting
 
     @property
     def _held(self) -> list[Partition]:
         return [lease.partition for lease in self._offsets.leases]
 
-    def _pause(self) -> None:
-        self._consumer.pause([TopicPartition(*one) for one in self._held])
+    def _pause(self, partitions: Iterable[Partition]) -> None:
+        self._consumer.pause([TopicPartition(*one) for one in partitions])
 
     def _resume(self, partitions: Iterable[Partition]) -> None:
         """Those of them that nothing holds back."""
-        if not self._paused:
-            free = [one for one in partitions if one not in self._stopped and one not in self._resting]
-            self._consumer.resume([TopicPartition(*one) for one in free])
+        self._consumer.resume([TopicPartition(*one) for one in partitions if self._free(one)])
+
+    def _free(self, partition: Partition) -> bool:
+        if self._paused or partition in self._stopped or partition in self._resting:
+            return False
+        return not (self._retries_paused and partition[0] in self._delays)
 
     # commit ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -178,16 +215,10 @@ class Assignment:
             self._health.set("assignment", None)
             offset = asked[0].offset if asked[0].offset >= 0 else OFFSET_BEGINNING
         self._offsets.begin(partition)
-        self._resting[partition] = self._clock() + REST_S
         self._behind[partition] = max(0, offset)
         self._show_held_up()
-        where = TopicPartition(*partition, offset)
-        log.warning("seek_back", partition=partition[1], offset=offset, rest_s=REST_S)
-        try:
-            self._consumer.pause([where])
-            self._consumer.seek(where)
-        except KafkaException as error:
-            self._restart(where, error)
+        log.warning("seek_back", topic=partition[0], partition=partition[1], offset=offset, rest_s=REST_S)
+        self.rest(partition, offset, REST_S)
 
     def _restart(self, where: TopicPartition, error: KafkaException) -> None:
         """A seek was refused: assign the partition anew from there, which always starts its reader again."""
@@ -206,12 +237,16 @@ class Assignment:
 
     def _show_held_up(self) -> None:
         """For /readyz: which partitions do not go on, and why."""
-        stopped = ", ".join(str(number) for _, number in sorted(self._stopped))
-        behind = ", ".join(f"{number} (from offset {offset})" for (_, number), offset in sorted(self._behind.items()))
+        stopped = ", ".join(self._named(one) for one in sorted(self._stopped))
+        behind = ", ".join(f"{self._named(one)} (from offset {at})" for one, at in sorted(self._behind.items()))
         refused = f"partitions {behind}: the broker did not take a record; tried again each second"
         gone = f"partitions {stopped}: the committed offset is out of range; set it by hand"
         self._health.set("deliveries", refused if behind else None)
         self._health.set("offsets", gone if stopped else None)
+
+    def _named(self, partition: Partition) -> str:
+        topic, number = partition
+        return f"{topic} {number}" if topic in self._delays else str(number)
 
     # rebalance ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -227,10 +262,11 @@ class Assignment:
                 one.offset = OFFSET_BEGINNING
             self._offsets.begin((one.topic, one.partition))
             consumer.incremental_assign([one])
-        self._pause() if self._paused else self._resume(self._held)
+        self._pause(one for one in self._held if not self._free(one))
+        self._resume(self._held)
         self._health.set("assignment", None)
-        held = sorted(number for _, number in self._held)
-        log.info("assigned", partitions=[one.partition for one in partitions], held=held)
+        names = [self._named((one.topic, one.partition)) for one in partitions]
+        log.info("assigned", partitions=names, held=len(self._held))
 
     def _committed_of(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
         """Where the group committed; asks until that is known of each, for without it none may be started anywhere."""
@@ -251,10 +287,14 @@ class Assignment:
         return []
 
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """Finish what is in flight within a deadline, commit, give them up; the rest the next owner reads again."""
+        """Finish what is in flight within a deadline, commit, give them up; the rest the next owner reads again.
+
+        Retries are not waited for: with the view away they would hold up everybody.
+        """
         self._look()
         given = [(one.topic, one.partition) for one in partitions]
-        leases = [lease for one in given if (lease := self._offsets.lease(one)) is not None]
+        live = [one for one in given if one[0] not in self._delays]
+        leases = [lease for one in live if (lease := self._offsets.lease(one)) is not None]
         deadline = self._clock() + self._settings.revoke_s
         while any(lease.unfinished for lease in leases) and self._clock() < deadline and self._ending.drain_s:
             self._budget.wait_change(0.05)
@@ -282,19 +322,41 @@ class Assignment:
             self._resting.pop(partition, None)
             self._behind.pop(partition, None)
             with suppress(KeyError):  # no lag was shown yet
-                self._metrics.lag.remove(one.topic, str(one.partition), "live")
+                self._metrics.lag.remove(one.topic, str(one.partition), self._role(one.topic))
         self._show_held_up()
         consumer.incremental_unassign(partitions)
 
     # lag ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
+    @property
+    def resting_retries(self) -> list[Partition]:
+        """Partitions of delay topics that rest now; may be asked from another thread."""
+        return [one for one in list(self._resting) if one[0] in self._delays]
+
+    @property
+    def live_lag(self) -> int:
+        """Events of the input topic that were not polled yet; without partitions that a refused record holds up."""
+        going = [one for one in self._held if one not in self._stopped and one not in self._resting]
+        return sum(self._lags(one for one in going if one[0] not in self._delays).values())
+
     def show_lag(self) -> None:
-        """From what the client knows without asking; absent where the broker does not tell."""
-        for one in self._consumer.position([TopicPartition(*held) for held in self._held]):
+        """Set `mmcat_consumer_lag`; absent where the broker does not tell."""
+        for (topic, number), lag in self._lags(self._held).items():
+            self._metrics.lag.labels(topic, number, self._role(topic)).set(lag)
+
+    def _lags(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        """Records between position and end, from what the client knows without asking."""
+        lags: dict[Partition, int] = {}
+        for one in self._consumer.position([TopicPartition(*held) for held in partitions]):
+            partition = (one.topic, one.partition)
             try:
                 _, end = self._consumer.get_watermark_offsets(one, cached=True)
             except KafkaException:
                 continue
-            if end > 0 and one.offset >= 0:
-                lag = max(0, end - one.offset)
-                self._metrics.lag.labels(one.topic, one.partition, "live").set(lag)
+            _, position = self._resting.get(partition, (0.0, one.offset))
+            if end > 0 and position >= 0:
+                lags[partition] = max(0, max(end, self.ends.get(partition, 0)) - position)
+        return lags
+
+    def _role(self, topic: str) -> str:
+        return "retry" if topic in self._delays else "live"

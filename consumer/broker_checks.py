@@ -16,6 +16,7 @@ from consumer.kafka import (
     make_consumer,
     make_transactional_producer,
 )
+from consumer.retries import Delays
 from consumer.settings import Settings
 
 log = structlog.get_logger("mmcat.broker_checks")
@@ -35,7 +36,7 @@ def check_topics(admin: AdminClient, settings: Settings) -> None:
     """
     there = admin.list_topics(timeout=ANSWER_S).topics
     topics = settings.topics
-    wanted = (topics.input, topics.output, topics.review, topics.dead_letter)
+    wanted = (topics.input, topics.output, topics.review, topics.dead_letter, *Delays.of(settings).topics)
     missing = [name for name in wanted if name not in there]
     if missing:
         raise ConfigError(

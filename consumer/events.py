@@ -43,6 +43,7 @@ class Code(StrEnum):
     SCHEMA = "event.schema"  # a field is missing, too long or of the wrong type
     EMPTY = "event.empty"  # no title and no photo
     VERSION_MISSING = "event.version_missing"  # order_by is version, and the event has none
+    RETRY_HEADERS = "retry.headers"  # a record of a retry topic does not say what it is a retry of
     MODEL_FAILED = "model.failed"  # the model raised on this listing alone
 
 

@@ -26,7 +26,10 @@ class Metrics:
             "mmcat_keyless_events", "Events without a key: no order is promised for them", registry=r
         )
         self.photo = Counter(
-            "mmcat_photo", "Photos by status: used, absent, unavailable, undecodable, refused", ["status"], registry=r
+            "mmcat_photo",
+            "Photos by status: used, absent, pending, unavailable, undecodable, refused",
+            ["status"],
+            registry=r,
         )
         self.review = Counter("mmcat_review", "Copies sent to the review topic, by reason", ["reason"], registry=r)
         self.reuse = Counter(
@@ -55,8 +58,16 @@ class Metrics:
         )
         self.lag = Gauge(
             "mmcat_consumer_lag",
-            "Records between the position and the end of a partition; role live or view",
+            "Records between the position and the end of a partition; role live, retry or view",
             ["topic", "partition", "role"],
+            registry=r,
+        )
+        self.retries = Counter(
+            "mmcat_retries", "Records sent to a delay topic, for a late photo", ["topic"], registry=r
+        )
+        self.retry_overdue = Gauge(
+            "mmcat_retry_overdue_seconds",
+            "How long the oldest retry that is due has been waiting for its turn or its outcome; 0: none is due",
             registry=r,
         )
         self.paused = Gauge("mmcat_partitions_paused", "1 while the partitions are paused for the budget", registry=r)

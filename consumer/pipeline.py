@@ -3,7 +3,10 @@
     submit ─> parse ─┬─ refusal ────────────────────────────────> dead letter ─┐
                      ├─ deletion ─────> order of the product ───> tombstone ───┤
                      └─ event ─> photo ─> order ─> batch ─> engine ─> result ──┴─> acknowledged ─> offset finished
+                                   └ not there yet: the answer without it, and a retry beside it
 
+A retry goes the same way, but asks the view first, before it begins and before it is published, and keeps no place in
+the order of live events: it waits for the view, they never wait for it.
 The service (live) and the replay (a range) give it records under leases; it gives back finished offsets, and says which
 leases failed. It knows nothing of assignments and commits, and holds no Kafka consumer.
 """
@@ -31,9 +34,21 @@ from consumer.metrics import Metrics
 from consumer.offsets import Lease
 from consumer.ordering import Ordering
 from consumer.records import Incoming, Outgoing
-from consumer.results import Answered, Audit, Reason, Reused, result_record, reused_record, review_copy, tombstone
+from consumer.results import (
+    Answered,
+    Audit,
+    Reason,
+    Reused,
+    best_possible,
+    result_record,
+    reused_record,
+    review_copy,
+    tombstone,
+)
+from consumer.retries import Delay, Delays, retry_record
 from consumer.reuse import Answer, Reuse
 from consumer.settings import Settings
+from consumer.view_guard import LateGuard
 from consumer.work import UNPREPARED, Work
 from consumer.worker import Answers, EngineThread, Model
 from mmcat.listing import ImageStatus, Listing, Result
@@ -76,6 +91,7 @@ class Pipeline:
         on_failed: a record of this lease was not taken by the broker: the lease has ended, read its partition again.
         on_death: a thread died; the process must end.
         outranked: None publishes everything (live events come in order).
+        late: whom retries ask; None: there are none, and a photo that is not there now is never asked for again.
         attempt: written into results; 0 is live.
         reuse: whether answers that the view holds may be reused, if the settings say so.
     """
@@ -91,6 +107,7 @@ class Pipeline:
         on_failed: Callable[[Lease], None],
         on_death: Callable[[BaseException], None],
         outranked: Outranked | None = None,
+        late: LateGuard | None = None,
         attempt: int = 0,
         reuse: bool = False,
     ) -> None:
@@ -98,10 +115,13 @@ class Pipeline:
         self._delivery, self._metrics = delivery, metrics
         self._on_failed, self._on_death = on_failed, on_death
         self._outranked, self._attempt = outranked, attempt
+        self._late = late
+        self._delays = Delays.of(settings) if late is not None else Delays(())
         self._version = version("mmcat")
         self._audit = Audit(settings.review.audit_share, settings.review.audit_salt.get_secret_value().encode())
         self.budget = Budget(settings.limits.in_flight_bytes, settings.limits.in_flight_listings)
-        self._ordering: Ordering[Work] = Ordering()
+        self._live_order: Ordering[Work] = Ordering()
+        self._late_order: Ordering[Work] = Ordering()
         batch = settings.batch
         self._batcher: Batcher[Work] = Batcher(batch.max_listings, batch.max_bytes, batch.max_age_ms / 1000)
         self._engine = EngineThread(model, self._batcher, settings.model.top_k, self._answered, on_death)
@@ -119,13 +139,15 @@ class Pipeline:
         self._loop_thread.start()
         asyncio.run_coroutine_threadsafe(self._fetcher.start(), self._loop).result()
         self._engine.start()
-        if self._reuse is not None:
-            self._reuse.start()
+        for asked in (self._reuse, self._late):
+            if asked is not None:
+                asked.start()
 
     def stop(self) -> None:
         """End the threads; what is unfinished is dropped. Wait for `budget.wait_empty` before, to finish it."""
-        if self._reuse is not None:
-            self._reuse.stop()
+        for asked in (self._reuse, self._late):
+            if asked is not None:
+                asked.stop()
         self._batcher.close()
         self._engine.stop()
         self._engine.join(5.0)
@@ -151,8 +173,10 @@ class Pipeline:
             if incoming.key is None:
                 self._metrics.keyless.inc()
             work.parsed, work.product_id = parsed, parsed.product_id
-            self._ordering.enter(work)
-            if isinstance(parsed, Deletion):
+            self._ordering(work).enter(work)
+            if self._late is not None and incoming.attempt:
+                self._late.ask(self._best_possible(work), partial(self._begin_late, work))
+            elif isinstance(parsed, Deletion):
                 self._prepare(work, None, None)
             else:
                 events.append(work)
@@ -173,17 +197,26 @@ class Pipeline:
         """The way of an event to the model."""
         fetches: list[Work] = []
         for work in works:
-            if isinstance(work.parsed, Event) and work.parsed.image_url:
-                self._resize(work, work.size_bytes + PHOTO_RESERVE_BYTES)
+            if self._has_photo(work):
                 fetches.append(work)
             else:
                 self._prepare(work, None, None)
         if fetches:
             self._loop.call_soon_threadsafe(self._spawn, fetches)
 
+    def drop_waiting(self) -> None:
+        """Give up retries that wait for a view that is away: they have no outcome, so they are read again."""
+        if self._late is not None and self._late.waiting:
+            self._late.abandon()
+
+    def _ordering(self, work: Work) -> Ordering[Work]:
+        return self._late_order if work.incoming.attempt else self._live_order
+
     # parse ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _parsed(self, incoming: Incoming) -> Event | Deletion | Refusal:
+        if incoming.fault:
+            return Refusal(Code.RETRY_HEADERS, incoming.fault)
         parsed = parse(incoming.key, incoming.value, max_bytes=self._settings.limits.event_bytes)
         if isinstance(parsed, Refusal) or self._settings.order_by == "timestamp":
             return parsed
@@ -196,7 +229,55 @@ class Pipeline:
             return _version(work.incoming, work.parsed) or 0
         return max(0, work.incoming.origin.timestamp_ms)
 
+    # late ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _best_possible(self, work: Work) -> Outgoing:
+        deleted = isinstance(work.parsed, Deletion)
+        generation = self._model.info.created_ms
+        return best_possible(work.incoming, work.product_id, self._order(work), generation, deleted=deleted)
+
+    def _begin_late(self, work: Work, outranked: bool | None) -> None:
+        """In the guard's thread: the view was asked whether a retry is worth its while."""
+        work.polled_at = time.monotonic()  # the time it waited for the view is not the photo's
+        if outranked is None or work.lease.ended:
+            self._go(self._drop(work))
+        elif outranked:
+            self._go(self._conclude(work, [], "", outranked))
+        elif self._has_photo(work):
+            self._loop.call_soon_threadsafe(self._spawn, [work])
+        else:
+            self._prepare(work, None, None)
+
+    def _without_photo(self, work: Work, fetched: Fetched) -> None:
+        """The photo is not there: finally, or a later attempt asks for it again."""
+        delay = self._delay_after(work.incoming, fetched)
+        if delay is None:
+            self._prepare(work, None, fetched.status)
+            return
+        later = retry_record(work.incoming, delay, int(time.time() * 1000))
+        if not work.incoming.answered:
+            work.later = later
+            self._prepare(work, None, ImageStatus.PENDING)
+        elif work.lease.ended:
+            self._go(self._drop(work))
+        else:  # the answer without the photo is there: this attempt has none, and hands on to the next
+            self._send(work, [later], None)
+            self._go(self._ordering(work).leave(work))
+
+    def _delay_after(self, incoming: Incoming, fetched: Fetched) -> Delay | None:
+        age_s = time.time() - incoming.origin.timestamp_ms / 1000
+        if not fetched.retryable or (fetched.not_found and age_s >= self._settings.photo.fresh_s):
+            return None
+        return self._delays.after(incoming.place.topic, fetched.retry_after_s)
+
     # photo ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _has_photo(self, work: Work) -> bool:
+        """Whether there is one to be fetched; makes room for it."""
+        if not isinstance(work.parsed, Event) or not work.parsed.image_url:
+            return False
+        self._resize(work, work.size_bytes + PHOTO_RESERVE_BYTES)
+        return True
 
     def _spawn(self, works: Sequence[Work]) -> None:
         for work in works:
@@ -219,7 +300,7 @@ class Pipeline:
         body = fetched.body if fetched.status is ImageStatus.USED else None
         if body is None:
             log.debug("photo_missing", product_id=work.product_id, status=fetched.status, detail=fetched.detail)
-            self._prepare(work, None, fetched.status)
+            self._without_photo(work, fetched)
         else:
             self._resize(work, work.incoming.size_bytes + len(body) + PHOTO_RESERVE_BYTES)
             await self._loop.run_in_executor(self._decoders, self._prepare, work, body, None)
@@ -250,7 +331,7 @@ class Pipeline:
 
     def _ordered(self, work: Work, failed: Exception | None = None) -> None:
         work.failed = failed
-        if self._ordering.mark_ready(work):
+        if self._ordering(work).mark_ready(work):
             self._go(work)
 
     def _go(self, work: Work | None) -> None:
@@ -290,12 +371,14 @@ class Pipeline:
     def _result(self, work: Work, result: Result, now: str) -> Work | None:
         assert isinstance(work.parsed, Event)  # noqa: S101 (only events reach the engine)
         info, topics = self._model.info, self._settings.topics
+        attempt = work.incoming.attempt or self._attempt
         answered = Answered(
-            work.incoming, work.parsed, result, self._order(work), info.created_ms, self._attempt, categorized_at=now
+            work.incoming, work.parsed, result, self._order(work), info.created_ms, attempt, categorized_at=now
         )
         record, reason = result_record(answered, info, topics.output, self._audit)
         self._metrics.path_probability.observe(result.probability)
-        return self._publish(work, self._with_copy(record, reason), "result")
+        later = [work.later] if work.later is not None else []
+        return self._publish(work, [*self._with_copy(record, reason), *later], "result")
 
     def _reused(self, work: Work, answer: Answer) -> Work | None:
         assert isinstance(work.parsed, Event)  # noqa: S101 (only events are asked for)
@@ -313,17 +396,31 @@ class Pipeline:
 
     def _model_failed(self, work: Work, error: Exception) -> Work | None:
         self._dead(work, Code.MODEL_FAILED, f"{type(error).__name__}: {error}")
-        return self._ordering.leave(work)
+        return self._ordering(work).leave(work)
 
     # outcome ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _publish(self, work: Work, records: list[Outgoing], outcome: str) -> Work | None:
-        """Send the outcome, unless something newer is there; returns the next of the product."""
-        if self._outranked is not None and self._outranked(records[0]):
+        """Send the outcome, unless something newer is there; returns the next of the product that may go."""
+        if self._late is not None and work.incoming.attempt:
+            self._lighten(work)
+            self._late.ask(records[0], partial(self._publish_late, work, records, outcome))
+            return None
+        return self._conclude(work, records, outcome, self._outranked is not None and self._outranked(records[0]))
+
+    def _publish_late(self, work: Work, records: list[Outgoing], outcome: str, outranked: bool | None) -> None:
+        """In the guard's thread: the view was asked about the outcome of a retry."""
+        if outranked is None or work.lease.ended:
+            self._go(self._drop(work))
+        else:
+            self._go(self._conclude(work, records, outcome, outranked))
+
+    def _conclude(self, work: Work, records: list[Outgoing], outcome: str, outranked: bool) -> Work | None:
+        if outranked:
             self._send(work, [], "superseded")
         else:
             self._send(work, records, outcome)
-        return self._ordering.leave(work)
+        return self._ordering(work).leave(work)
 
     def _dead(self, work: Work, code: Code, detail: str) -> None:
         room = self._settings.limits.dead_letter_bytes - DEAD_LETTER_ROOM_BYTES
@@ -333,19 +430,28 @@ class Pipeline:
         log.warning("dead_letter", code=code, detail=detail, partition=origin.partition, offset=origin.offset)
         self._send(work, [record], "dead_letter")
 
-    def _send(self, work: Work, records: list[Outgoing], outcome: str) -> None:
+    def _lighten(self, work: Work) -> None:
         work.prepared = UNPREPARED  # the pixels are not needed any more
-        self._resize(work, work.incoming.size_bytes + sum(record.size_bytes for record in records))
-        done = partial(self._done, work, outcome)
-        self._delivery.send(records, done, work.lease, work.incoming.origin.offset)
+        self._resize(work, work.incoming.size_bytes)
 
-    def _done(self, work: Work, outcome: str, ok: bool) -> None:
-        """All records of the work are acknowledged, or one was not taken."""
-        origin = work.incoming.origin
+    def _send(self, work: Work, records: list[Outgoing], outcome: str | None) -> None:
+        self._lighten(work)
+        self._resize(work, work.incoming.size_bytes + sum(record.size_bytes for record in records))
+        for record in records:
+            if record.topic in self._delays:
+                self._metrics.retries.labels(record.topic).inc()
+        done = partial(self._done, work, outcome)
+        self._delivery.send(records, done, work.lease, work.incoming.place.offset)
+
+    def _done(self, work: Work, outcome: str | None, ok: bool) -> None:
+        """All records of the work are acknowledged, or one was not taken. No outcome: the next attempt has it."""
+        incoming = work.incoming
         if ok:
-            work.lease.finish(origin.offset)
-            self._metrics.listings.labels(outcome).inc()
-            self._metrics.end_to_end.observe(max(0.0, time.time() - origin.timestamp_ms / 1000))
+            work.lease.finish(incoming.place.offset)
+            if outcome is not None:
+                self._metrics.listings.labels(outcome).inc()
+            if not incoming.attempt:
+                self._metrics.end_to_end.observe(max(0.0, time.time() - incoming.origin.timestamp_ms / 1000))
         elif not work.lease.ended:  # else it is dropped with its lease
             self._metrics.delivery_failures.inc()
             self._on_failed(work.lease)
@@ -354,7 +460,7 @@ class Pipeline:
     def _drop(self, work: Work) -> Work | None:
         """Its lease ended: whoever holds the partition now reads it again."""
         self.budget.release(work.size_bytes)
-        return self._ordering.leave(work)
+        return self._ordering(work).leave(work)
 
     def _resize(self, work: Work, size_bytes: int) -> None:
         self.budget.resize(work.size_bytes, size_bytes)

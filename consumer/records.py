@@ -34,12 +34,31 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """A record as it was polled."""
+    """A record as it was polled. A retry is taken for the event that it is a copy of (retries.py).
+
+    Args:
+        origin: the event's place in the input topic: from here come order and identity.
+        copy: where it was polled, if that is not the origin.
+        attempt: which attempt at the event this is; 0 is the first.
+        due_ms: since 1970, before which it is not to be tried.
+        answered: whether an earlier attempt has published an answer without the photo.
+        fault: why a record of a retry topic cannot be taken for a retry; "" where nothing is wrong.
+    """
 
     origin: Origin
     key: bytes | None
     value: bytes | None
     headers: Headers
+    copy: Origin | None = None
+    attempt: int = 0
+    due_ms: int = 0
+    answered: bool = False
+    fault: str = ""
+
+    @property
+    def place(self) -> Origin:
+        """Where it was polled: what its lease finishes."""
+        return self.copy or self.origin
 
     @property
     def size_bytes(self) -> int:

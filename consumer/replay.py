@@ -1,7 +1,7 @@
 """Categorizes a range of a topic again, beside the live service and without disturbing it.
 
 It reads a bounded range (`replay_range`, `spans`) under a group of its own, sends it through the same pipeline, and
-asks the view before it publishes (`replay_guard`): what the view ranks higher is `superseded`. While the view is away
+asks the view before it publishes (`view_guard`): what the view ranks higher is `superseded`. While the view is away
 it waits. What was done is committed under its group: stopped and started again under it, a replay goes on there.
 
 The race that the view cannot see (a live result that is not in it yet) is mended by rank where the topic is read.
@@ -30,11 +30,12 @@ from consumer.metrics import Metrics
 from consumer.offsets import Lease, Offsets
 from consumer.pipeline import Pipeline
 from consumer.records import Incoming
-from consumer.replay_guard import Pace, ViewGuard
+from consumer.replay_pace import Pace
 from consumer.replay_range import Range, Survey, look, open_consumer, survey
 from consumer.settings import Settings
 from consumer.spans import Remaining, Span
 from consumer.view import View
+from consumer.view_guard import ViewGuard
 from consumer.worker import Model
 
 __all__ = ["Progress", "Range", "Replay", "Summary", "Survey", "look"]

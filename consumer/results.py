@@ -223,6 +223,13 @@ def tombstone(incoming: Incoming, product_id: str, order: int, generation: int, 
     return Outgoing(topic, product_id.encode(), None, _headers(rank, identity, incoming.origin, incoming.headers))
 
 
+def best_possible(incoming: Incoming, product_id: str, order: int, generation: int, *, deleted: bool) -> Outgoing:
+    """A record that is never sent: with the highest rank that this work can give, to ask the view whether to begin."""
+    rank = Rank(order, AUTHORITY_DELETED, generation, 0) if deleted else Rank(order, AUTHORITY_MODEL, generation, 2)
+    headers = [("mmcat-rank", rank.format().encode()), *incoming.origin.headers()]
+    return Outgoing("", product_id.encode(), None, headers)
+
+
 def result_id(product_id: str, rank: Rank, event_bytes: bytes, fingerprint: str, precision: str) -> str:
     """128 bits as hex: the same work on the same event has the same id, so any reader can tell a duplicate."""
     parts = (

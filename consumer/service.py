@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -26,17 +27,24 @@ from consumer.kafka import (
     KafkaError,
     KafkaException,
     Message,
+    OffsetSpec,
+    TopicPartition,
     make_admin,
     make_producer,
     make_transactional_producer,
     transactional_id,
 )
 from consumer.metrics import Metrics
-from consumer.offsets import Lease
+from consumer.offsets import Lease, Partition
 from consumer.pipeline import Fetcher, Pipeline
+from consumer.retries import Delays
+from consumer.retry_intake import RetryIntake
+from consumer.retry_share import RetryShare
 from consumer.settings import Settings
 from consumer.transactional import TransactionalClient
 from consumer.transactions import Transactions
+from consumer.view import View
+from consumer.view_guard import LateGuard
 from consumer.view_writer import ViewWriter
 from consumer.worker import Model
 
@@ -65,6 +73,7 @@ class Service:
         self.health = Health(stale_s=settings.shutdown_s + 10)
         self._model = model
         self._fetcher = fetcher or PhotoFetcher.from_settings(settings.photo)
+        self._delays = Delays.of(settings)
         self._ending = Ending(settings.shutdown_s)
         self._failed: deque[Lease] = deque()
         self._fatal: BaseException | None = None
@@ -140,6 +149,7 @@ class Service:
             return 0
         delivery = self._delivery()
         transactions = delivery if isinstance(delivery, Transactions) else None
+        late = LateGuard(View.from_settings(settings.view), self._died) if self._delays.topics else None
         pipeline = Pipeline(
             settings,
             self._model,
@@ -148,6 +158,7 @@ class Service:
             self.metrics,
             on_failed=self._failed.append,
             on_death=self._died,
+            late=late,
             reuse=True,
         )
         assignment = Assignment(
@@ -160,6 +171,8 @@ class Service:
             transactions=transactions,
         )
         consumer = assignment.consumer
+        share = RetryShare(settings.retry.share, min(settings.photo.concurrency, settings.limits.in_flight_listings))
+        retries = RetryIntake(self._delays, assignment, share, self.metrics)
         view = ViewWriter(settings, self.metrics) if settings.view.enabled else None
         if isinstance(delivery, Transactions):
             delivery.start(assignment, pipeline.budget)
@@ -168,11 +181,11 @@ class Service:
         pipeline.start()
         if view is not None:
             view.start()
-        watch = threading.Thread(target=self._watch, args=(view,), name="watch", daemon=True)
+        watch = threading.Thread(target=self._watch, args=(view, assignment), name="watch", daemon=True)
         watch.start()
         try:
             assignment.subscribe()
-            self._loop(consumer, pipeline, assignment)
+            self._loop(consumer, pipeline, assignment, retries)
             self._drain(consumer, pipeline, assignment)
         except KafkaException as error:
             self._died(error)
@@ -205,38 +218,44 @@ class Service:
         interval_s = self.settings.commit_interval_s
         return Transactions(client, transactional_id(kafka), interval_s, self.health, on_death=self._died)
 
-    def _loop(self, consumer: Consumer, pipeline: Pipeline, assignment: Assignment) -> None:
+    def _loop(self, consumer: Consumer, pipeline: Pipeline, assignment: Assignment, retries: RetryIntake) -> None:
         commit_at = time.monotonic() + self.settings.commit_interval_s
         while not self._ending.told:
             while self._failed:
                 assignment.seek_back(self._failed.popleft())
             assignment.pause_or_resume()
             count = min(POLL_RECORDS, max(1, pipeline.budget.room))
-            self._take(consumer.consume(count, POLL_S), pipeline, assignment)
+            self._take(consumer.consume(count, POLL_S), pipeline, assignment, retries)
+            pipeline.submit(retries.let_through(0 if pipeline.budget.full() else pipeline.budget.room))
             self.health.beat()
             if time.monotonic() >= commit_at:
                 assignment.commit()
                 assignment.show_lag()
+                retries.show_overdue()
                 commit_at = time.monotonic() + self.settings.commit_interval_s
 
-    def _take(self, messages: Sequence[Message], pipeline: Pipeline, assignment: Assignment) -> None:
-        """Give polled records to the pipeline, each under the lease of its partition."""
+    def _take(
+        self, messages: Sequence[Message], pipeline: Pipeline, assignment: Assignment, retries: RetryIntake
+    ) -> None:
+        """Give polled records to the pipeline, each under the lease of its partition; retries wait until they may."""
         records = []
         for message in messages:
             if (error := message.error()) is not None:
                 self._consumer_error(error, message, assignment)
                 continue
             record = incoming(message)
-            lease = assignment.started(record.origin)
-            if lease is not None:
+            if record.origin.topic in self._delays:
+                retries.polled(record)
+            elif (lease := assignment.started(record.origin)) is not None:
                 records.append((record, lease))
-        if records:
-            pipeline.submit(records)
+        retries.live(len(records))
+        pipeline.submit(records)
 
     def _drain(self, consumer: Consumer, pipeline: Pipeline, assignment: Assignment) -> None:
         """Finish what is in flight, while there is time; polling goes on so that the group keeps us; commit."""
         assignment.pause_all()
         while self._ending.drain_s and not pipeline.budget.wait_empty(0.05):
+            pipeline.drop_waiting()
             consumer.consume(1, 0)  # all paused: nothing new comes, and what does is not started, so not committed
             self.health.beat()
         assignment.commit(self._ending.commit_s)
@@ -268,8 +287,8 @@ class Service:
             self._fatal = error
         self._ending.begin(drain=False)
 
-    def _watch(self, view: ViewWriter | None) -> None:
-        """Sees brokers come back, and a view writer that ended."""
+    def _watch(self, view: ViewWriter | None, assignment: Assignment) -> None:
+        """Sees brokers come back, a view writer that ended, and how long delay topics have become while they rest."""
         while not self._ending.wait(WATCH_S):
             if self._broker_down.is_set():
                 try:
@@ -282,6 +301,18 @@ class Service:
                 if view.error is not None and not isinstance(view.error, ViewError):
                     self._died(view.error)
                 self.health.set("view", f"the view is stopped: {view.error}" if view.error is not None else None)
+            if resting := assignment.resting_retries:
+                assignment.ends = self._ends(resting)
+
+    def _ends(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
+        """The offset after the last record of each; without those that the broker does not tell. Blocks."""
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # the client has no types for it
+        asked = {TopicPartition(*one): latest for one in partitions}
+        ends: dict[Partition, int] = {}
+        for where, answer in self._admin.list_offsets(asked, request_timeout=START_S).items():
+            with suppress(KafkaException, TimeoutError):
+                ends[where.topic, where.partition] = answer.result(2 * START_S).offset
+        return ends
 
 
 FATAL_CODES: Final = frozenset(

@@ -36,6 +36,7 @@ FIXED_PROPERTIES: Final = frozenset(
 )  # fmt: skip
 # What the broker decides in the newer group protocol (KIP-848): the client refuses them there.
 CLASSIC_PROPERTIES: Final = ("session.timeout.ms", "heartbeat.interval.ms", "group.protocol.type")
+UNITS_S: Final = {"s": 1, "m": 60, "h": 3600}
 
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Topic = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
@@ -81,7 +82,9 @@ class TopicSettings(Part):
     output: Topic = Field("products.categorized", description="results and tombstones; compacted")
     review: Topic = Field("products.review", description="copies of results that a person should see")
     dead_letter: Topic = Field("products.dead-letter", description="records that cannot be categorized")
-    retry_prefix: Topic = Field("products.retry", description="first part of the delay topics (kept for later)")
+    retry_prefix: Topic = Field(
+        "products.retry", description="first part of the delay topics' names, before a dot and the delay"
+    )
 
     @model_validator(mode="after")
     def _differ(self) -> Self:
@@ -139,6 +142,12 @@ class PhotoSettings(Part):
     """Fetching and decoding photos."""
 
     deadline_s: Seconds = Field(3.0, description="longest wait for a photo, from the poll")
+    fresh_s: int = Field(
+        86_400,
+        ge=0,
+        le=31_536_000,
+        description="younger than this, a listing whose photo is not found (404) is retried",
+    )
     connect_timeout_s: Seconds = Field(1.0, description="longest wait for a connection")
     silence_timeout_s: Seconds = Field(2.0, description="longest wait for the first byte, and between two pieces")
     max_bytes: int = Field(10 * 2**20, ge=1024, le=2**28, description="a larger photo is refused")
@@ -150,6 +159,27 @@ class PhotoSettings(Part):
     headers: tuple[SecretStr, ...] = Field((), description="ORIGIN NAME: VALUE, sent to that origin and to no other")
     proxy: SecretStr | None = Field(None, description="egress proxy, http://[user:password@]host:port")
     decode_threads: int = Field(2, ge=1, le=256, description="threads that decode photos")
+
+
+class RetrySettings(Part):
+    """Late photos: a fetch that may succeed later is tried again after each delay, out of a topic of its own."""
+
+    delays: tuple[Annotated[str, Field(pattern=r"^[1-9]\d{0,4}[smh]$")], ...] = Field(
+        ("30s", "5m", "1h"), description="waits before each further attempt, rising (s, m or h); none: one attempt only"
+    )
+    share: float = Field(0.2, gt=0, le=1, description="of engine and fetches for retries while live events wait")
+
+    @property
+    def delays_s(self) -> dict[str, int]:
+        """Each delay as it was written, and in seconds."""
+        return {text: int(text[:-1]) * UNITS_S[text[-1]] for text in self.delays}
+
+    @model_validator(mode="after")
+    def _rise(self) -> Self:
+        waits = list(self.delays_s.values())
+        if sorted(set(waits)) != waits or len(waits) != len(self.delays):
+            raise ValueError("delays must rise from each to the next")
+        return self
 
 
 class BatchSettings(Part):
@@ -202,6 +232,7 @@ class Settings(BaseSettings):
     model: ModelSettings = ModelSettings()
     review: ReviewSettings = ReviewSettings()
     photo: PhotoSettings = PhotoSettings()
+    retry: RetrySettings = RetrySettings()
     batch: BatchSettings = BatchSettings()
     limits: LimitSettings = LimitSettings()
     shutdown_s: Seconds = Field(20.0, description="longest time to finish what is in flight")
@@ -318,7 +349,7 @@ def _put(values: dict[str, Any], origins: dict[str, str], name: str, value: Any,
 
 def _from_text(name: str, text: str) -> Any:
     """A variable's text: lists by commas (or as JSON arrays), all else as pydantic reads text."""
-    if name in ("photo.allow", "photo.deny", "photo.ports"):
+    if name in ("photo.allow", "photo.deny", "photo.ports", "retry.delays"):
         items = text.strip().removeprefix("[").removesuffix("]").split(",")
         return [item.strip().strip("\"'") for item in items if item.strip()]
     if name == "photo.headers":  # values may hold commas: several are a JSON array

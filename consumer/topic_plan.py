@@ -5,12 +5,10 @@
 
 from dataclasses import dataclass, field
 
+from consumer.retries import Delays
 from consumer.settings import Settings
 
 DAY_MS = 86_400_000
-RETRY_DELAYS_S = {"30s": 30, "5m": 300, "1h": 3_600}
-"""The delay topics of a late photo, in order: name after the prefix, and how long they hold a record."""
-RETRY_CHAIN_MS = 1_000 * sum(RETRY_DELAYS_S.values())
 INPUT_LIMIT_BYTES = 1_048_588
 """Kafka's own default of max.message.bytes."""
 HEADROOM_BYTES = 64 * 1_024
@@ -39,7 +37,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All topics, and how long the view must remember a deletion."""
+    """All topics, how long a retry is under way at most, and how long the view remembers a deletion."""
 
     input: Wanted
     output: Wanted
@@ -47,6 +45,7 @@ class Plan:
     dead_letter: Wanted
     retries: tuple[Wanted, ...]
     order_by: str
+    retry_chain_ms: int
     marker_life_ms: int
     dev: bool
 
@@ -56,10 +55,10 @@ class Plan:
         return (self.input, self.output, self.review, self.dead_letter, *self.retries)
 
 
-def deletion_memory_ms(input_retention_ms: int) -> int:
+def deletion_memory_ms(input_retention_ms: int, retry_chain_ms: int) -> int:
     """How long a deletion must be remembered: until nothing about the product can still be read from the input or a
     retry topic, and a day more. Infinite retention (-1) needs infinite memory."""
-    return FOREVER_MS if input_retention_ms < 0 else input_retention_ms + RETRY_CHAIN_MS + DAY_MS
+    return FOREVER_MS if input_retention_ms < 0 else input_retention_ms + retry_chain_ms + DAY_MS
 
 
 def plan(
@@ -86,6 +85,7 @@ def plan(
     kept = {"cleanup.policy": "delete"}
     holds_copies = durable | {"max.message.bytes": input_limit_bytes + HEADROOM_BYTES}
     names = settings.topics
+    retry_chain_ms = 1_000 * sum(settings.retry.delays_s.values())
 
     def wanted(name: str, exactly: dict[str, str], at_least: dict[str, int]) -> Wanted:
         return Wanted(name, partitions, copies, exactly, at_least)
@@ -93,15 +93,16 @@ def plan(
     arrival = {"message.timestamp.type": "LogAppendTime", "retention.ms": str(input_retention_ms)}
     compacted = durable | {
         "min.compaction.lag.ms": COMPACTION_LAG_MS,
-        "delete.retention.ms": deletion_memory_ms(input_retention_ms),
+        "delete.retention.ms": deletion_memory_ms(input_retention_ms, retry_chain_ms),
     }
     return Plan(
         input=wanted(names.input, kept | arrival, durable | {"max.message.bytes": input_limit_bytes}),
         output=wanted(names.output, {"cleanup.policy": "compact"}, compacted),
         review=wanted(names.review, kept, durable),
         dead_letter=wanted(names.dead_letter, kept, holds_copies),
-        retries=tuple(wanted(f"{names.retry_prefix}.{delay}", kept, holds_copies) for delay in RETRY_DELAYS_S),
+        retries=tuple(wanted(topic, kept, holds_copies) for topic in Delays.of(settings).topics),
         order_by=str(settings.order_by),
+        retry_chain_ms=retry_chain_ms,
         marker_life_ms=int(settings.view.marker_life_s * 1_000),
         dev=dev,
     )

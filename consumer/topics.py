@@ -141,7 +141,7 @@ def judge(plan: Plan, found: dict[str, Found], *, bootstrap: str, brokers: Seque
 
 
 def _marker_findings(plan: Plan, input_retention_ms: int) -> list[Finding]:
-    memory_ms = deletion_memory_ms(input_retention_ms)
+    memory_ms = deletion_memory_ms(input_retention_ms, plan.retry_chain_ms)
     if plan.marker_life_ms >= memory_ms:
         return []
     life = f"the view forgets a deletion after {plan.marker_life_ms // 1_000} s"
@@ -201,7 +201,7 @@ def _least(plan: Plan, wanted: Wanted, name: str, least: int, actual_input: dict
     if wanted is plan.input and name == "max.message.bytes":
         return 0  # the operator's choice too
     if name == "delete.retention.ms" and "retention.ms" in actual_input:
-        return deletion_memory_ms(int(actual_input["retention.ms"]))
+        return deletion_memory_ms(int(actual_input["retention.ms"]), plan.retry_chain_ms)
     if name == "max.message.bytes" and name in actual_input:
         return int(actual_input[name]) + HEADROOM_BYTES
     return least

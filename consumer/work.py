@@ -6,7 +6,7 @@ from typing import Any
 
 from consumer.events import Deletion, Event, Refusal
 from consumer.offsets import Lease
-from consumer.records import Incoming
+from consumer.records import Incoming, Outgoing
 from mmcat.listing import ImageStatus, Prepared
 
 _UNPARSED = Deletion("")
@@ -24,6 +24,7 @@ class Work:
         ready: for ordering.py: its turn may come.
         failed: the model could not prepare it.
         answer: one given before, that is reused.
+        later: the record for a delay topic that goes out beside its answer.
     """
 
     incoming: Incoming
@@ -36,6 +37,7 @@ class Work:
     ready: bool = False
     failed: Exception | None = None
     answer: Mapping[str, Any] | None = None
+    later: Outgoing | None = None
 
     def __post_init__(self) -> None:
         self.size_bytes = self.incoming.size_bytes

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Final, Self
 from urllib.parse import urljoin
@@ -43,6 +44,7 @@ RETRYABLE: Final = frozenset({404, 408, 421, 425})
 HEADERS: Final = {"Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity", "User-Agent": "mmcat"}
 # What the pipeline counts for a photo that is not there yet: so much of any number of bodies may be held.
 SMALL_BYTES: Final = 256 * 1024
+MAX_DIGITS: Final = 9  # of a Retry-After in seconds: thirty years are for ever
 ZLIB_MODES: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 
 
@@ -54,12 +56,16 @@ class Fetched:
         status: USED exactly when there is a body; UNAVAILABLE or REFUSED otherwise.
         retryable: whether a later attempt may end otherwise.
         detail: for logs; names the origin at most.
+        not_found: the answer was 404: a photo that is not there yet, or an address that leads nowhere.
+        retry_after_s: how long the host asks to be left alone (Retry-After); 0 where it does not.
     """
 
     status: ImageStatus
     body: bytes | None
     retryable: bool
     detail: str
+    not_found: bool = False
+    retry_after_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,14 +239,16 @@ class PhotoFetcher:
         async with self._session.get(url, allow_redirects=False, headers=headers, proxy=proxy) as response:
             if response.status == 429 or response.status >= 500:
                 slot.failed()  # "too many requests", too: a few in a row, and the host is left alone for a while
-                return _unavailable(f"{target.origin} answered {response.status}")
+                wait_s = retry_after_s(response.headers.get("Retry-After", ""), time.time())
+                return _unavailable(f"{target.origin} answered {response.status}", retry_after_s=wait_s)
             if response.status in REDIRECTS:
                 slot.succeeded()
                 location = response.headers.get("Location")
                 return urljoin(str(url), location) if location else _unavailable("redirect without a Location", False)
             if response.status not in (200, 203):
                 slot.succeeded()
-                return _unavailable(f"{target.origin} answered {response.status}", response.status in RETRYABLE)
+                may_change, not_found = response.status in RETRYABLE, response.status == 404
+                return _unavailable(f"{target.origin} answered {response.status}", may_change, not_found=not_found)
             fetched = await self._read(response)
             slot.succeeded()
             return fetched
@@ -311,8 +319,25 @@ def _inflate(pieces: Iterable[bytes], encoding: str, limit: int) -> Fetched:
     return Fetched(ImageStatus.USED, bytes(body), False, "")
 
 
-def _unavailable(detail: str, retryable: bool = True) -> Fetched:
-    return Fetched(ImageStatus.UNAVAILABLE, None, retryable, detail)
+def retry_after_s(header: str, now_s: float) -> float:
+    """Seconds that `Retry-After` asks for, as a number or as a date (RFC 9110, 10.2.3); 0 where it says nothing.
+
+    Args:
+        now_s: seconds since 1970.
+    """
+    text = header.strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:MAX_DIGITS])
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - now_s)
+    except (ValueError, OverflowError):
+        return 0.0
+
+
+def _unavailable(
+    detail: str, retryable: bool = True, *, not_found: bool = False, retry_after_s: float = 0.0
+) -> Fetched:
+    return Fetched(ImageStatus.UNAVAILABLE, None, retryable, detail, not_found, retry_after_s)
 
 
 def _refused(detail: str) -> Fetched:

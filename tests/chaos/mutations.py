@@ -37,7 +37,7 @@ def drop_one() -> None:
             if next(count) % DROP_EACH:
                 return method(self, work, records, outcome)
             self._done(work, outcome, True)
-            return self._ordering.leave(work)
+            return self._ordering(work).leave(work)
 
         return publish
 

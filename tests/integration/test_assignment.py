@@ -89,6 +89,7 @@ def _member(bootstrap: str, topics: TopicNames, group: str, kind: type[Assignmen
         {
             "kafka": {"bootstrap_servers": bootstrap, "group_id": group, "heartbeat.interval.ms": 300},
             "topics": {"input": topics.input},
+            "retry": {"delays": ()},
         }
     )
     health, budget, clock = Health(), Budget(10**6, 100), Clock()

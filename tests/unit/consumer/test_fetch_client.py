@@ -13,7 +13,7 @@ import pytest
 from consumer.errors import ConfigError
 from consumer.fetch import Fetched, PhotoFetcher
 from consumer.fetch.addresses import AddressPolicy
-from consumer.fetch.client import SMALL_BYTES, FetchLimits
+from consumer.fetch.client import SMALL_BYTES, FetchLimits, retry_after_s
 from consumer.fetch.hosts import HostLimits, Lookup
 from consumer.pipeline import PHOTO_RESERVE_BYTES
 from consumer.settings import PhotoSettings
@@ -106,6 +106,23 @@ def test_status_is_classified(status: int, retryable: bool) -> None:
     fetched = fetch_one(answer(status))
     assert (fetched.status, fetched.body, fetched.retryable) == (ImageStatus.UNAVAILABLE, None, retryable)
     assert str(status) in fetched.detail
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [("120", 120), (" 7 ", 7), ("Thu, 01 Jan 1970 00:16:50 GMT", 10), ("Thu, 01 Jan 1970 00:00:00 GMT", 0), ("", 0),
+     ("soon", 0), ("-5", 0), ("1.5", 0), ("9" * 5_000, 999_999_999), ("Thu, 99 Foo 99999 00:00:00 GMT", 0)],
+)  # fmt: skip
+def test_retry_after_is_seconds_or_a_date_and_nonsense_is_nothing(header: str, seconds: float) -> None:
+    assert retry_after_s(header, 1_000.0) == seconds
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_host_is_told_apart_that_asks_for_time_and_one_that_has_no_such_photo(status: int) -> None:
+    busy = fetch_one(answer(status, Retry_After="90"))
+    assert (busy.retry_after_s, busy.not_found) == (90, False)
+    absent = fetch_one(answer(404))
+    assert (absent.retry_after_s, absent.not_found) == (0, True)
 
 
 def test_empty_body_is_unavailable_and_may_come_later() -> None:

@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.settings import Settings
-from consumer.topic_plan import DAY_MS, FOREVER_MS, HEADROOM_BYTES, RETRY_CHAIN_MS, Plan, deletion_memory_ms
+from consumer.topic_plan import DAY_MS, FOREVER_MS, HEADROOM_BYTES, Plan, deletion_memory_ms
 from consumer.topics import Found, Severity, judge, plan
 
 BROKERS = [1, 2, 3]
 WEEK_MS = 7 * DAY_MS
+RETRY_CHAIN_MS = 1_000 * (30 + 300 + 3_600)
 
 
 def _plan(**more: object) -> Plan:
@@ -67,13 +68,16 @@ def test_what_was_planned_is_found_right(retention_ms: int, limit: int) -> None:
 
 @given(retention_ms=st.integers(min_value=1, max_value=2**50))
 def test_a_deletion_is_remembered_longer_than_the_input_can_bring_it_back(retention_ms: int) -> None:
-    assert deletion_memory_ms(retention_ms) >= retention_ms + RETRY_CHAIN_MS + DAY_MS
+    assert deletion_memory_ms(retention_ms, RETRY_CHAIN_MS) >= retention_ms + RETRY_CHAIN_MS + DAY_MS
     wanted = _plan()
     found = _as_planned(wanted)
     found[wanted.input.name].config["retention.ms"] = str(retention_ms)
     wrong = _judge(wanted, found)
     assert bool(wrong) == (retention_ms > WEEK_MS)
-    assert all(command.endswith(f"delete.retention.ms={deletion_memory_ms(retention_ms)}") for _, _, command in wrong)
+    assert all(
+        command.endswith(f"delete.retention.ms={deletion_memory_ms(retention_ms, RETRY_CHAIN_MS)}")
+        for _, _, command in wrong
+    )
 
 
 @pytest.mark.parametrize(
@@ -164,7 +168,7 @@ def test_too_few_partitions_are_added() -> None:
 
 def test_a_view_that_forgets_deletions_too_early_is_named() -> None:
     wanted = replace(_plan(), marker_life_ms=DAY_MS)
-    command = f"export MMCAT_VIEW__MARKER_LIFE_S={deletion_memory_ms(WEEK_MS) // 1_000}"
+    command = f"export MMCAT_VIEW__MARKER_LIFE_S={deletion_memory_ms(WEEK_MS, RETRY_CHAIN_MS) // 1_000}"
     assert _judge(wanted, _as_planned(wanted)) == [(wanted.input.name, "error", command)]
 
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.replay_guard import Pace
+from consumer.replay_pace import Pace
 
 
 class _Clock:
