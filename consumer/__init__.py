@@ -27,6 +27,10 @@ view.py          the view itself: one atomic rule (view.lua, positions.lua)
 replay.py        categorizes a range of a topic again
 replay_guard.py  asks the view whether a replayed answer is outranked
 replay_range.py  what a replay would read
+letter_reader.py reads the dead-letter topic
+letters.py       a dead letter as it is read back, and as it is sent again (pure)
+letter_journal.py  which dead letters were sent again (pure)
+letter_replay.py sends dead letters again
 spans.py         ranges as offsets, and what of them remains (pure)
 topics.py        makes the topics, or says what is wrong with them
 topic_plan.py    the topics as they should be (pure)

@@ -26,8 +26,11 @@ from consumer.kafka import (
     KafkaError,
     KafkaException,
     Message,
+    ends,
+    entry_refused,
     make_admin,
     make_producer,
+    refused,
 )
 from consumer.metrics import Metrics
 from consumer.offsets import Lease
@@ -119,12 +122,25 @@ class Service:
                     raise
                 self._ending.wait(ASK_AGAIN_S)
             except KafkaException as error:
-                sure_at = float("inf")
-                log.warning("broker_away", detail=str(error.args[0])[:200])
+                sure_at = self._no_answer(error.args[0], sure_at)
                 self._ending.wait(1.0)
             else:
                 self.health.set("broker", None)
                 return
+
+    def _no_answer(self, error: KafkaError, sure_at: float) -> float:
+        """The broker is away, or does not let us in: returns from when on that is sure.
+
+        Raises:
+            ConfigError: it is.
+        """
+        log.warning("broker_away", detail=error.str()[:200])
+        if not refused(error):
+            return float("inf")
+        if time.monotonic() >= sure_at:
+            raise ConfigError(entry_refused(error, self.settings.kafka))
+        self.health.set("broker", f"the broker does not let us in: {error.str()}")
+        return min(sure_at, time.monotonic() + SURE_S)
 
     # serve ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -222,14 +238,14 @@ class Service:
         code = error.code()
         if code == KafkaError._AUTO_OFFSET_RESET:
             assignment.out_of_range((message.topic() or "", message.partition() or 0), error)
-        elif error.fatal() or code in FATAL_CODES:
+        elif ends(error):
             self._died(FatalError(f"Kafka: {error.str()} ({error.name()})"))
         else:
             log.warning("poll_error", code=error.name(), detail=error.str())
 
     def _client_error(self, error: KafkaError) -> None:
         """From a client's own thread of events: fatal ends the process, unreachable makes it not ready."""
-        if error.fatal() or error.code() in FATAL_CODES:
+        if ends(error):
             self._died(FatalError(f"Kafka: {error.str()} ({error.name()})"))
         elif error.code() == KafkaError._ALL_BROKERS_DOWN:
             self.health.set("broker", "no broker can be reached")
@@ -256,18 +272,6 @@ class Service:
                 if view.error is not None and not isinstance(view.error, ViewError):
                     self._died(view.error)
                 self.health.set("view", f"the view is stopped: {view.error}" if view.error is not None else None)
-
-
-FATAL_CODES: Final = frozenset(
-    {
-        KafkaError._FATAL,
-        KafkaError._FENCED,
-        KafkaError.FENCED_INSTANCE_ID,
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError.GROUP_AUTHORIZATION_FAILED,
-        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-    }
-)
 
 
 def check_topics(admin: AdminClient, settings: Settings) -> None:

@@ -21,8 +21,10 @@ DELIMITER: Final = "__"
 FILE: Final = "mmcat.toml"
 # Variables of the program that are not settings of the service.
 NOT_SETTINGS: Final = ("MMCAT_HOME", "MMCAT_CONFIG", "MMCAT_TEST_", "MMCAT_KAFKA_LIBS")
-# librdkafka properties whose values are secrets: shown as stars.
-SECRET_PROPERTIES: Final = ("password", "secret", "key.pem", "token", "oauthbearer.config")
+# librdkafka properties whose values are secrets: shown as stars, and may stand in a file that `<name>.file` names.
+SECRET_PROPERTIES: Final = ("password", "passphrase", "secret", "key.pem", "oauthbearer.config")
+IN_FILE: Final = ".file"
+STARS: Final = "**********"
 # What the promises rest on (docs/decisions/0003): refused by name.
 FIXED_PROPERTIES: Final = frozenset(
     {
@@ -52,8 +54,20 @@ class KafkaSettings(BaseModel):
     instance_id: str | None = Field(None, description="stable name of this instance (static membership)")
 
     def properties(self) -> dict[str, str]:
-        """What passes through to librdkafka, by its own names."""
-        return {name.replace("_", "."): _plain(value) for name, value in (self.model_extra or {}).items()}
+        """What passes through to librdkafka, by its own names; secrets are read from the files that hold them.
+
+        Raises:
+            ValueError: such a file cannot be read.
+        """
+        found = {}
+        for written, value in (self.model_extra or {}).items():
+            name = written.replace("_", ".")
+            secret = name.removesuffix(IN_FILE)
+            if name != secret and _is_secret(secret):
+                found[secret] = _secret(name, value)
+            else:
+                found[name] = _plain(value)
+        return found
 
     @model_validator(mode="after")
     def _refuse_fixed(self) -> Self:
@@ -61,6 +75,11 @@ class KafkaSettings(BaseModel):
             if name in FIXED_PROPERTIES:
                 raise ValueError(f"{name} is fixed by the service's promises: remove it")
         return self
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """As pydantic shows it, without the secrets: settings may end in a log or a traceback."""
+        for name, value in super().__repr_args__():
+            yield name, STARS if _is_secret((name or "").replace("_", ".")) else value
 
 
 class TopicSettings(Part):
@@ -242,8 +261,7 @@ def shown(settings: Settings) -> dict[str, str | int | float | bool | list[Any] 
     """Every setting by its dotted name, secrets as stars."""
     plain = settings.model_dump(mode="json")
     plain["kafka"] = {
-        name: "**********" if any(secret in name.replace("_", ".") for secret in SECRET_PROPERTIES) else value
-        for name, value in plain["kafka"].items()
+        name: STARS if _is_secret(name.replace("_", ".")) else value for name, value in plain["kafka"].items()
     }
     return dict(_leaves(plain))
 
@@ -285,6 +303,17 @@ def _from_text(name: str, text: str) -> Any:
         items = text.strip().removeprefix("[").removesuffix("]").split(",")
         return [item.strip().strip("\"'") for item in items if item.strip()]
     return text
+
+
+def _is_secret(name: str) -> bool:
+    return not name.endswith(IN_FILE) and any(secret in name for secret in SECRET_PROPERTIES)
+
+
+def _secret(name: str, path: str) -> str:
+    try:
+        return Path(path).read_text("utf-8").removesuffix("\n")
+    except OSError as error:
+        raise ValueError(f"{name}: {path} cannot be read: {error.strerror}") from None
 
 
 def _plain(value: object) -> str:
