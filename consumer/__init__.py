@@ -4,6 +4,9 @@ settings.py      the one tree of settings, and where each value comes from
 kafka.py         the only file that imports the Kafka client
 service.py       the poll loop: seek back, pause, poll, submit, commit, drain
 assignment.py    the partitions held now: where they start, what is committed, how they are given up
+guard.py         holds a partition back that brings mostly dead letters (pure)
+watchdog.py      finds a partition gone silent (pure)
+lag_watch.py     asks where partitions end, for the watchdog
 ending.py        when the service ends, and how long each step of that may take
 intake.py        a Kafka message as the record that the pipeline takes
 records.py       the nouns of the stream (pure)

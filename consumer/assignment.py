@@ -14,6 +14,7 @@ import structlog
 
 from consumer.budget import Budget
 from consumer.ending import Ending
+from consumer.guard import Guard
 from consumer.health import Health
 from consumer.kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition, make_consumer
 from consumer.metrics import Metrics
@@ -32,6 +33,7 @@ class Assignment:
     """Joins a group, and keeps what of its partitions was polled, finished and committed.
 
     Args:
+        guard: says which partitions bring mostly dead letters.
         ending: bounds what is waited for; once the service is to end, nothing is asked again.
         on_error: told of what the client says outside of polls.
         clock: monotonic seconds.
@@ -43,6 +45,7 @@ class Assignment:
         metrics: Metrics,
         health: Health,
         budget: Budget,
+        guard: Guard,
         *,
         ending: Ending,
         on_error: Callable[[KafkaError], None],
@@ -51,11 +54,14 @@ class Assignment:
         self.consumer = self._consumer = make_consumer(
             settings.kafka,
             group_id=settings.kafka.group_id,
-            extra={"on_commit": self._committed},
+            extra={"on_commit": self._committed, "enable.partition.eof": True},
             on_error=on_error,
         )
         self._settings = settings
-        self._metrics, self._health, self._budget = metrics, health, budget
+        self._metrics, self._health, self._budget, self._guard = metrics, health, budget, guard
+        self.positions: dict[Partition, int] = {}
+        """Next offset of each partition that nothing holds up, as the last `show_lag` saw it; -1: nothing was read."""
+        self._ends: dict[Partition, int] = {}  # where a reader came to the end: behind it may be offsets with no record
         self._ending, self._on_error, self._clock = ending, on_error, clock
         self._offsets = Offsets()
         self._stopped: set[Partition] = set()  # their committed offset is gone: a person decides
@@ -76,11 +82,22 @@ class Assignment:
         self._consumer.close()
 
     def started(self, origin: Origin) -> Lease | None:
-        """A record was polled: note it under its partition's lease; None where the partition is not ours (any more)."""
-        lease = self._offsets.lease((origin.topic, origin.partition))
-        if lease is not None:
-            lease.start(origin.offset)
+        """A record was polled: note it under its partition's lease.
+
+        None where the partition is not ours (any more), or where the record comes again after a rest.
+        """
+        partition = (origin.topic, origin.partition)
+        lease = self._offsets.lease(partition)
+        if lease is None or partition in self._resting:
+            return None
+        lease.start(origin.offset)
+        if rest_s := self._guard.admit(partition, origin.offset):
+            self.rest(partition, origin.offset + 1, rest_s)
         return lease
+
+    def at_end(self, partition: Partition, offset: int) -> None:
+        """The client has read a partition to its end, records or not."""
+        self._ends[partition] = offset
 
     # pause ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -111,9 +128,21 @@ class Assignment:
 
     def _resume(self, partitions: Iterable[Partition]) -> None:
         """Those of them that nothing holds back."""
-        if not self._paused:
-            free = [one for one in partitions if one not in self._stopped and one not in self._resting]
-            self._consumer.resume([TopicPartition(*one) for one in free])
+        self._consumer.resume([TopicPartition(*one) for one in partitions if self._free(one)])
+
+    def _free(self, partition: Partition) -> bool:
+        return not self._paused and partition not in self._stopped and partition not in self._resting
+
+    def rest(self, partition: Partition, offset: int, seconds: float) -> None:
+        """Pause a partition for so long, and then read on from `offset`."""
+        self._resting[partition] = self._clock() + seconds
+        self._ends.pop(partition, None)
+        where = TopicPartition(*partition, offset)
+        try:
+            self._consumer.pause([where])
+            self._consumer.seek(where)
+        except KafkaException as error:
+            self._restart(where, error)
 
     # commit ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -182,16 +211,10 @@ class Assignment:
         if self._offsets.lease(partition) is not lease or (offset := lease.end()) is None:
             return  # already sought back, or no longer ours
         self._offsets.begin(partition)
-        self._resting[partition] = self._clock() + REST_S
         self._behind[partition] = offset
         self._show_held_up()
-        where = TopicPartition(*partition, offset)
         log.warning("seek_back", partition=partition[1], offset=offset, rest_s=REST_S)
-        try:
-            self._consumer.pause([where])
-            self._consumer.seek(where)
-        except KafkaException as error:
-            self._restart(where, error)
+        self.rest(partition, offset, REST_S)
 
     def _restart(self, where: TopicPartition, error: KafkaException) -> None:
         """A seek was refused: assign the partition anew from there, which always starts its reader again."""
@@ -224,6 +247,7 @@ class Assignment:
 
         A service that is to end starts none: under no lease, what comes of them is dropped.
         """
+        self.positions = {}
         for one in self._committed_of(partitions):
             if one.offset < 0:
                 one.offset = OFFSET_BEGINNING
@@ -254,6 +278,7 @@ class Assignment:
 
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Finish what is in flight within a deadline, commit, give them up; the rest the next owner reads again."""
+        self.positions = {}
         given = [(one.topic, one.partition) for one in partitions]
         leases = [lease for one in given if (lease := self._offsets.lease(one)) is not None]
         deadline = self._clock() + self._settings.revoke_s
@@ -276,6 +301,8 @@ class Assignment:
             self._stopped.discard(partition)
             self._resting.pop(partition, None)
             self._behind.pop(partition, None)
+            self._ends.pop(partition, None)
+            self._guard.forget(partition)
             with suppress(KeyError):  # no lag was shown yet
                 self._metrics.lag.remove(one.topic, str(one.partition), "live")
         self._show_held_up()
@@ -285,7 +312,11 @@ class Assignment:
 
     def show_lag(self) -> None:
         """From what the client knows without asking; absent where the broker does not tell."""
+        positions = {}
         for one in self._consumer.position([TopicPartition(*held) for held in self._held]):
+            partition = (one.topic, one.partition)
+            if self._free(partition):
+                positions[partition] = max(one.offset, self._ends.get(partition, -1), -1)
             try:
                 _, end = self._consumer.get_watermark_offsets(one, cached=True)
             except KafkaException:
@@ -293,3 +324,4 @@ class Assignment:
             if end > 0 and one.offset >= 0:
                 lag = max(0, end - one.offset)
                 self._metrics.lag.labels(one.topic, one.partition, "live").set(lag)
+        self.positions = positions

@@ -73,6 +73,7 @@ class Pipeline:
     Args:
         on_failed: a record of this lease was not taken by the broker: the lease has ended, read its partition again.
         on_death: a thread died; the process must end.
+        on_outcome: told of every acknowledged outcome, with the lease and the offset of its record.
         outranked: None publishes everything (live events come in order).
         attempt: written into results; 0 is live.
     """
@@ -87,12 +88,13 @@ class Pipeline:
         *,
         on_failed: Callable[[Lease], None],
         on_death: Callable[[BaseException], None],
+        on_outcome: Callable[[Lease, int, str], None] | None = None,
         outranked: Outranked | None = None,
         attempt: int = 0,
     ) -> None:
         self._settings, self._model, self._fetcher = settings, model, fetcher
         self._delivery, self._metrics = delivery, metrics
-        self._on_failed, self._on_death = on_failed, on_death
+        self._on_failed, self._on_death, self._on_outcome = on_failed, on_death, on_outcome
         self._outranked, self._attempt = outranked, attempt
         self._version = version("mmcat")
         self._audit = Audit(settings.review.audit_share, settings.review.audit_salt.get_secret_value().encode())
@@ -301,6 +303,8 @@ class Pipeline:
         if ok:
             work.lease.finish(origin.offset)
             self._metrics.listings.labels(outcome).inc()
+            if self._on_outcome is not None:
+                self._on_outcome(work.lease, origin.offset, outcome)
             self._metrics.end_to_end.observe(max(0.0, time.time() - origin.timestamp_ms / 1000))
         else:
             self._metrics.delivery_failures.inc()

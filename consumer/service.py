@@ -18,6 +18,7 @@ from consumer.delivery import Delivery
 from consumer.ending import LEAVE_S, Ending
 from consumer.errors import ConfigError, FatalError, ViewError
 from consumer.fetch import PhotoFetcher
+from consumer.guard import Guard
 from consumer.health import Health, HealthServer
 from consumer.intake import incoming
 from consumer.kafka import (
@@ -32,6 +33,7 @@ from consumer.kafka import (
     make_producer,
     refused,
 )
+from consumer.lag_watch import LagWatch
 from consumer.metrics import Metrics
 from consumer.offsets import Lease
 from consumer.pipeline import Fetcher, Pipeline
@@ -68,6 +70,7 @@ class Service:
         self._failed: deque[Lease] = deque()
         self._fatal: BaseException | None = None
         self._broker_down = threading.Event()
+        self._guard = Guard(settings.guard)
 
     def stop(self) -> None:
         """End as SIGTERM does; callable from any thread."""
@@ -95,7 +98,14 @@ class Service:
 
     def _open_health(self) -> HealthServer:
         http = self.settings.http
-        server = HealthServer(self.health, self.metrics.registry, http.host, http.port)
+        server = HealthServer(
+            self.health,
+            self.metrics.registry,
+            http.host,
+            http.port,
+            commands={"/resume": lambda asked: {"resumed": self._guard.resume(asked.get("partitions"))}},
+            token=http.token.get_secret_value() if http.token is not None else None,
+        )
         try:
             port = server.start()
         except OSError as error:
@@ -162,9 +172,16 @@ class Service:
             self.metrics,
             on_failed=self._failed.append,
             on_death=self._died,
+            on_outcome=self._outcome,
         )
         assignment = Assignment(
-            settings, self.metrics, self.health, pipeline.budget, ending=self._ending, on_error=self._client_error
+            settings,
+            self.metrics,
+            self.health,
+            pipeline.budget,
+            self._guard,
+            ending=self._ending,
+            on_error=self._client_error,
         )
         consumer = assignment.consumer
         view = ViewWriter(settings, self.metrics) if settings.view.enabled else None
@@ -172,7 +189,7 @@ class Service:
         pipeline.start()
         if view is not None:
             view.start()
-        watch = threading.Thread(target=self._watch, args=(view,), name="watch", daemon=True)
+        watch = threading.Thread(target=self._watch, args=(view, assignment), name="watch", daemon=True)
         watch.start()
         try:
             assignment.subscribe()
@@ -238,6 +255,8 @@ class Service:
         code = error.code()
         if code == KafkaError._AUTO_OFFSET_RESET:
             assignment.out_of_range((message.topic() or "", message.partition() or 0), error)
+        elif code == KafkaError._PARTITION_EOF:
+            assignment.at_end((message.topic() or "", message.partition() or 0), message.offset() or 0)
         elif ends(error):
             self._died(FatalError(f"Kafka: {error.str()} ({error.name()})"))
         else:
@@ -258,9 +277,17 @@ class Service:
             self._fatal = error
         self._ending.begin(drain=False)
 
-    def _watch(self, view: ViewWriter | None) -> None:
-        """Sees brokers come back, and a view writer that ended."""
+    def _outcome(self, lease: Lease, offset: int, outcome: str) -> None:
+        """From the thread of the delivery reports."""
+        self._guard.told(lease.partition, offset, dead=outcome == "dead_letter")
+
+    def _watch(self, view: ViewWriter | None, assignment: Assignment) -> None:
+        """Sees brokers come back, partitions that are held back or silent, and a view writer that ended."""
+        lag = LagWatch(self._admin, self.metrics, self.health, self.settings.watchdog_s)
         while not self._ending.wait(WATCH_S):
+            self.metrics.guarded.set(len(self._guard.paused))
+            self.health.set("guard", self._guard.sentence)
+            lag.look(assignment.positions)
             if self._broker_down.is_set():
                 try:
                     self._admin.list_topics(timeout=START_S)

@@ -162,11 +162,21 @@ class LimitSettings(Part):
     )
 
 
+class GuardSettings(Part):
+    """When a partition that brings mostly dead letters is held back."""
+
+    share: float = Field(0.5, gt=0, le=1, description="of the last outcomes, dead letters: so many are too many")
+    window: int = Field(1000, ge=1, le=1_000_000, description="outcomes of a partition that are looked at")
+    hold_s: float = Field(60.0, ge=0, le=86_400, description="how long it must be so before the partition is paused")
+    probes_per_minute: int = Field(10, ge=1, le=600, description="events tried while it is paused")
+
+
 class HttpSettings(Part):
-    """/healthz, /readyz and /metrics on one port."""
+    """/healthz, /readyz and /metrics on one port; and what may be told the service there."""
 
     host: str = Field("127.0.0.1", description="0.0.0.0 where probes come from outside")
     port: int = Field(9464, ge=0, le=65535, description="0 takes a free one")
+    token: SecretStr | None = Field(None, description="commands (mmcat resume) need it; none: only from this machine")
 
 
 class LogSettings(Part):
@@ -191,6 +201,8 @@ class Settings(BaseSettings):
     photo: PhotoSettings = PhotoSettings()
     batch: BatchSettings = BatchSettings()
     limits: LimitSettings = LimitSettings()
+    guard: GuardSettings = GuardSettings()
+    watchdog_s: Seconds = Field(60.0, description="a partition that stands still so long before its end is silent")
     shutdown_s: Seconds = Field(20.0, description="longest time to finish what is in flight")
     revoke_s: Seconds = Field(5.0, description="longest time to finish the work of partitions that are taken away")
     commit_interval_s: Seconds = Field(1.0, description="how often offsets are committed")

@@ -14,7 +14,7 @@ Trying it:
     processes, servers   children that never outlive us; the brokers and the cache that come in wheels and jars
 
 Running it: consume, cache_writer, topics, replay, dead_letter (dead_letter_text makes strangers' text safe to print),
-config. Making models: data (checks them), train, compare, evaluate
+resume, config. Making models: data (checks them), train, compare, evaluate
 (both say through test_looks when they see the test part), bundle.
 """
 
