@@ -61,7 +61,7 @@ class Assignment:
         self._metrics, self._health, self._budget, self._guard = metrics, health, budget, guard
         self.positions: dict[Partition, int] = {}
         """Next offset of each partition that nothing holds up, as the last `show_lag` saw it; -1: nothing was read."""
-        self._ends: dict[Partition, int] = {}  # where a reader came to the end: behind it may be offsets with no record
+        self._ends: dict[Partition, int] = {}  # where the client came to the end, also with no record read
         self._ending, self._on_error, self._clock = ending, on_error, clock
         self._offsets = Offsets()
         self._stopped: set[Partition] = set()  # their committed offset is gone: a person decides

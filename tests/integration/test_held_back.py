@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import pytest
-from confluent_kafka import Consumer, Message, Producer
+from confluent_kafka import Consumer, Message, TopicPartition
 
 from consumer.assignment import Assignment
 from consumer.service import Service
@@ -14,12 +14,11 @@ from consumer.settings import Settings
 from mmcat.cli import main
 from tests.integration.conftest import MakeBench
 from tests.support.broker import (
-    DEADLINE_S,
     TopicNames,
     create_topics,
-    end_offsets,
     random_topics,
     read_topic,
+    reader,
     send,
 )
 from tests.support.listings import Event, Kind, Mix, events
@@ -189,18 +188,13 @@ def test_a_consumer_gone_silent_is_told_of_until_records_come_again(
     assert told("mmcat_silent_partitions") == 0
 
 
-def test_offsets_without_a_record_are_not_waited_for(
-    apache_kafka: str, names: TopicNames, group_id: str, service: tuple[Service, Callable[[], Assignment]]
+def test_a_partition_that_was_done_before_it_was_assigned_is_not_taken_for_silent(
+    apache_kafka: str, names: TopicNames, group_id: str, request: pytest.FixtureRequest
 ) -> None:
-    """A producer's transaction markers stand at the end of a partition: its last record is not its last offset."""
-    assignment = service[1]()
-    producer = Producer({"bootstrap.servers": apache_kafka, "transactional.id": group_id})
-    producer.init_transactions(DEADLINE_S)
-    for end in (producer.commit_transaction, producer.abort_transaction):
-        producer.begin_transaction()
-        producer.produce(names.input, b'{"product_id": "a", "title": "t"}', b"a")
-        producer.flush(DEADLINE_S)
-        end(DEADLINE_S)
-    last = end_offsets(apache_kafka, names.input)[0]
-    assert last == 4
-    eventually(lambda: assignment.positions.get((names.input, 0)) == last, "it knows that it has read to the end")
+    """Its client has read no record of it: only that it came to the end tells it from one gone silent."""
+    send(apache_kafka, names.input, [(b"a", b"{}", {})] * 4)
+    with reader(apache_kafka, **{"group.id": group_id}) as before:
+        before.commit(offsets=[TopicPartition(names.input, 0, 4)], asynchronous=False)
+    _, assigned = request.getfixturevalue("service")
+    assignment = assigned()
+    eventually(lambda: assignment.positions.get((names.input, 0)) == 4, "it knows that it has read to the end")
