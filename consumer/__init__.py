@@ -5,6 +5,9 @@ kafka.py         the only file that imports the Kafka client
 broker_checks.py  what is asked of the broker before anything starts
 service.py       the poll loop: seek back, pause, poll, submit, commit, drain
 assignment.py    the partitions held now: where they start, what is committed, how they are given up
+guard.py         holds a partition back that brings mostly dead letters (pure)
+watchdog.py      finds a partition gone silent (pure)
+lag_watch.py     asks where partitions end, for the watchdog
 ending.py        when the service ends, and how long each step of that may take
 intake.py        a Kafka message as the record that the pipeline takes
 retry_intake.py  holds retries back until they are due and it is their turn
@@ -43,6 +46,10 @@ replay.py        categorizes a range of a topic again
 view_guard.py    asks the view whether a late or replayed answer is outranked
 replay_pace.py   how fast a replay reads
 replay_range.py  what a replay would read
+letter_reader.py reads the dead-letter topic
+letters.py       a dead letter as it is read back, and as it is sent again (pure)
+letter_journal.py  which dead letters were sent again (pure)
+letter_replay.py sends dead letters again
 spans.py         ranges as offsets, and what of them remains (pure)
 topics.py        makes the topics, or says what is wrong with them
 topic_plan.py    the topics as they should be (pure)

@@ -13,6 +13,7 @@ import structlog
 from consumer.budget import Budget
 from consumer.commits import Commits, OffsetCommits
 from consumer.ending import Ending
+from consumer.guard import Guard
 from consumer.health import Health
 from consumer.kafka import (
     OFFSET_BEGINNING,
@@ -40,6 +41,7 @@ class Assignment:
     """Joins a group, and keeps what of its partitions was polled, finished and committed.
 
     Args:
+        guard: says which partitions bring mostly dead letters.
         ending: bounds what is waited for; once the service is to end, nothing is asked again.
         on_error: told of what the client says outside of polls.
         transactions: commit, exactly once; None: the consumer does, at least once.
@@ -52,6 +54,7 @@ class Assignment:
         metrics: Metrics,
         health: Health,
         budget: Budget,
+        guard: Guard,
         *,
         ending: Ending,
         on_error: Callable[[KafkaError], None],
@@ -64,13 +67,16 @@ class Assignment:
             settings.kafka,
             group_id=settings.kafka.group_id,
             protocol=settings.kafka.group_protocol,
-            extra={"on_commit": self._said},
+            extra={"on_commit": self._said, "enable.partition.eof": True},
             on_error=on_error,
         )
         self._at_least_once = OffsetCommits(self._consumer, self._offsets, self.moved, lambda: self._leaving)
         self._commits: Commits = transactions or self._at_least_once
         self._settings = settings
-        self._metrics, self._health, self._budget = metrics, health, budget
+        self._metrics, self._health, self._budget, self._guard = metrics, health, budget, guard
+        self.positions: dict[Partition, int] = {}
+        """Next offset of each partition that nothing holds up, as the last `show_lag` saw it; -1: nothing was read."""
+        self._read_to: dict[Partition, int] = {}  # where the client came to the end, also with no record read
         self._ending, self._on_error, self._clock = ending, on_error, clock
         self._stopped: set[Partition] = set()  # their committed offset is gone: a person decides
         self._resting: dict[Partition, tuple[float, int]] = {}  # paused until then, to be read on from there
@@ -94,10 +100,17 @@ class Assignment:
         self._consumer.close()
 
     def started(self, origin: Origin) -> Lease | None:
-        """A record was polled: note it under its partition's lease; None where the partition is not ours (any more)."""
-        lease = self._offsets.lease((origin.topic, origin.partition))
-        if lease is not None:
-            lease.start(origin.offset)
+        """A record was polled: note it under its partition's lease.
+
+        None where the partition is not ours (any more), or where the record comes again after a rest.
+        """
+        partition = (origin.topic, origin.partition)
+        lease = self._offsets.lease(partition)
+        if lease is None or partition in self._resting:
+            return None
+        lease.start(origin.offset)
+        if rest_s := self._guard.admit(partition, origin.offset):
+            self.rest(partition, origin.offset + 1, rest_s)
         return lease
 
     def lease(self, partition: Partition) -> Lease | None:
@@ -108,6 +121,10 @@ class Assignment:
     def retries_in_flight(self) -> int:
         """Records of delay topics that were started and have no outcome yet."""
         return sum(lease.unfinished for lease in self._offsets.leases if lease.partition[0] in self._delays)
+
+    def at_end(self, partition: Partition, offset: int) -> None:
+        """The client has read a partition to its end, records or not."""
+        self._read_to[partition] = offset
 
     # pause ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -140,6 +157,7 @@ class Assignment:
     def rest(self, partition: Partition, offset: int, seconds: float) -> None:
         """Pause a partition for so long, and then read on from `offset`."""
         self._resting[partition] = (self._clock() + seconds, offset)
+        self._read_to.pop(partition, None)
         where = TopicPartition(*partition, offset)
         try:
             self._consumer.pause([where])
@@ -257,6 +275,7 @@ class Assignment:
         """
         self._look()
         self._member_id = self._consumer.memberid()
+        self.positions = {}
         for one in self._committed_of(partitions):
             if one.offset < 0:
                 one.offset = OFFSET_BEGINNING
@@ -292,6 +311,7 @@ class Assignment:
         Retries are not waited for: with the view away they would hold up everybody.
         """
         self._look()
+        self.positions = {}
         given = [(one.topic, one.partition) for one in partitions]
         live = [one for one in given if one[0] not in self._delays]
         leases = [lease for one in live if (lease := self._offsets.lease(one)) is not None]
@@ -321,6 +341,8 @@ class Assignment:
             self._stopped.discard(partition)
             self._resting.pop(partition, None)
             self._behind.pop(partition, None)
+            self._read_to.pop(partition, None)
+            self._guard.forget(partition)
             with suppress(KeyError):  # no lag was shown yet
                 self._metrics.lag.remove(one.topic, str(one.partition), self._role(one.topic))
         self._show_held_up()
@@ -337,18 +359,24 @@ class Assignment:
     def live_lag(self) -> int:
         """Events of the input topic that were not polled yet; without partitions that a refused record holds up."""
         going = [one for one in self._held if one not in self._stopped and one not in self._resting]
-        return sum(self._lags(one for one in going if one[0] not in self._delays).values())
+        lags, _ = self._lags(one for one in going if one[0] not in self._delays)
+        return sum(lags.values())
 
     def show_lag(self) -> None:
-        """Set `mmcat_consumer_lag`; absent where the broker does not tell."""
-        for (topic, number), lag in self._lags(self._held).items():
+        """Set `mmcat_consumer_lag`, absent where the broker does not tell, and note positions for the watchdog."""
+        lags, positions = self._lags(self._held)
+        for (topic, number), lag in lags.items():
             self._metrics.lag.labels(topic, number, self._role(topic)).set(lag)
+        live = {one: at for one, at in positions.items() if self._free(one) and one[0] not in self._delays}
+        self.positions = {one: max(at, self._read_to.get(one, -1), -1) for one, at in live.items()}
 
-    def _lags(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
-        """Records between position and end, from what the client knows without asking."""
+    def _lags(self, partitions: Iterable[Partition]) -> tuple[dict[Partition, int], dict[Partition, int]]:
+        """Records between position and end, from what the client knows without asking; and the positions."""
         lags: dict[Partition, int] = {}
+        positions: dict[Partition, int] = {}
         for one in self._consumer.position([TopicPartition(*held) for held in partitions]):
             partition = (one.topic, one.partition)
+            positions[partition] = one.offset
             try:
                 _, end = self._consumer.get_watermark_offsets(one, cached=True)
             except KafkaException:
@@ -356,7 +384,7 @@ class Assignment:
             _, position = self._resting.get(partition, (0.0, one.offset))
             if end > 0 and position >= 0:
                 lags[partition] = max(0, max(end, self.ends.get(partition, 0)) - position)
-        return lags
+        return lags, positions
 
     def _role(self, topic: str) -> str:
         return "retry" if topic in self._delays else "live"

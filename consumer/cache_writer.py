@@ -12,7 +12,7 @@ import structlog
 
 from consumer.errors import ConfigError, FatalError, ViewError
 from consumer.health import Health, HealthServer
-from consumer.kafka import KafkaException, make_admin
+from consumer.kafka import KafkaException, entry_refused, make_admin, refused
 from consumer.metrics import Metrics
 from consumer.settings import Settings
 from consumer.view import View, ViewAwayError
@@ -91,6 +91,8 @@ def _wait_for_topic(settings: Settings, stopping: threading.Event, health: Healt
         try:
             there = admin.list_topics(timeout=BROKER_S).topics
         except KafkaException as error:
+            if refused(error.args[0]):
+                raise ConfigError(entry_refused(error.args[0], settings.kafka)) from None
             log.warning("broker_away", detail=str(error.args[0])[:200])
             stopping.wait(1.0)
             continue

@@ -5,6 +5,7 @@
     ├── DeliveryError     a record could not be handed to the broker: drop the partition's work, seek back
     ├── ViewError         the view cannot be used as it is (evicting policy, other topic): it stops, the rest goes on
     └── FatalError        fenced, authorisation lost, a dead thread: exit 3, whoever runs the service starts it again
+        └── SickModelError    the model cannot answer anything any more: no listing is to blame
 
 Each message is one sentence: what is wrong, where, and what to do. Imports nothing.
 """
@@ -28,3 +29,7 @@ class ViewError(ConsumerError):
 
 class FatalError(ConsumerError):
     """The process cannot keep its promises any longer and must be started again."""
+
+
+class SickModelError(FatalError):
+    """The model, or the device it runs on, is broken for good."""

@@ -13,6 +13,7 @@ from confluent_kafka import (
     OFFSET_INVALID,
     TIMESTAMP_LOG_APPEND_TIME,
     Consumer,
+    IsolationLevel,
     KafkaError,
     KafkaException,
     Message,
@@ -20,7 +21,7 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec
+from confluent_kafka.admin import AdminClient, ClusterMetadata, ConfigResource, NewTopic, OffsetSpec
 
 from consumer.errors import ConfigError
 from consumer.settings import KafkaSettings
@@ -31,9 +32,11 @@ __all__ = [
     "OFFSET_INVALID",
     "TIMESTAMP_LOG_APPEND_TIME",
     "TRANSACTION_TIMEOUT_S",
+    "Admin",
     "AdminClient",
     "ConfigResource",
     "Consumer",
+    "IsolationLevel",
     "KafkaError",
     "KafkaException",
     "Message",
@@ -42,10 +45,13 @@ __all__ = [
     "Producer",
     "TopicCollection",
     "TopicPartition",
+    "ends",
+    "entry_refused",
     "make_admin",
     "make_consumer",
     "make_producer",
     "make_transactional_producer",
+    "refused",
     "transactional_id",
 ]
 
@@ -56,6 +62,17 @@ _CONSUMER_ONLY: Final = ("fetch.", "session.", "heartbeat.", "max.poll.", "queue
                          "check.crcs", "max.partition.", "auto.commit.")  # fmt: skip
 _PRODUCER_ONLY: Final = ("linger.", "batch.", "compression.", "queue.buffering.", "message.send.", "message.timeout.",
                          "delivery.", "request.timeout.", "retries", "retry.", "sticky.", "transaction.")  # fmt: skip
+
+_FATAL_CODES: Final = frozenset(
+    {
+        KafkaError._FATAL,
+        KafkaError._FENCED,
+        KafkaError.FENCED_INSTANCE_ID,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    }
+)
 
 
 # How long the broker keeps a transaction open for a producer that is gone; readers of committed records wait so long.
@@ -154,11 +171,70 @@ def make_transactional_producer(
     return make_producer(settings, extra={**(extra or {}), **own}, on_error=on_error)
 
 
-def make_admin(settings: KafkaSettings) -> AdminClient:
+class Admin(AdminClient):
+    """An admin client that tells a broker that refuses us from one that is away.
+
+    To librdkafka both are brokers that cannot be reached: it says why only beside the answer, when it is polled.
+    """
+
+    def __init__(self, wanted: dict[str, Any]) -> None:
+        self._refusal: KafkaError | None = None
+        told: Callable[[KafkaError], None] = wanted["error_cb"]
+
+        def noted(error: KafkaError) -> None:
+            told(error)
+            self._refusal = error if refused(error) else self._refusal
+
+        wanted["error_cb"] = noted
+        super().__init__(wanted)
+
+    def list_topics(self, *args: Any, **kwargs: Any) -> ClusterMetadata:
+        """As the client's own.
+
+        Raises:
+            KafkaException: no answer, or no entry: with what the broker said (`refused`).
+        """
+        self._refusal = None
+        try:
+            return super().list_topics(*args, **kwargs)
+        except KafkaException:
+            self.poll(0)
+            if self._refusal is not None:
+                raise KafkaException(self._refusal) from None
+            raise
+
+
+def make_admin(settings: KafkaSettings) -> Admin:
     """An admin client; keep it until its futures have answered (a collected one destroys them)."""
     wanted = {**_passed(settings, _CONSUMER_ONLY + _PRODUCER_ONLY), "bootstrap.servers": settings.bootstrap_servers}
-    admin: AdminClient = _made(AdminClient, wanted, None)
+    admin: Admin = _made(Admin, wanted, None)
     return admin
+
+
+def refused(error: KafkaError) -> bool:
+    """Whether the broker is there and does not let us in: a wrong password, a certificate that is not trusted.
+
+    A token that could not be fetched is none: its endpoint may be back in a moment, and the last token still be good.
+    """
+    if error.str().startswith("Failed to acquire SASL OAUTHBEARER token"):
+        return False
+    return error.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError.SASL_AUTHENTICATION_FAILED)
+
+
+def entry_refused(error: KafkaError, settings: KafkaSettings) -> str:
+    """The sentence for a broker that does not let us in."""
+    return (
+        f"the broker at {settings.bootstrap_servers} does not let us in: {error.str()}: "
+        "check kafka.security.protocol, kafka.sasl.* and kafka.ssl.*"
+    )
+
+
+def ends(error: KafkaError) -> bool:
+    """Whether a service that runs cannot keep its promises any longer: fenced, fatal, authorisation lost.
+
+    TLS that fails is no such thing: so does the handshake with a broker that is just being stopped.
+    """
+    return error.fatal() or error.code() in _FATAL_CODES or (refused(error) and error.code() != KafkaError._SSL)
 
 
 def _passed(settings: KafkaSettings, not_for: tuple[str, ...]) -> dict[str, str]:

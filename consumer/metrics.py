@@ -71,6 +71,12 @@ class Metrics:
             registry=r,
         )
         self.paused = Gauge("mmcat_partitions_paused", "1 while the partitions are paused for the budget", registry=r)
+        self.guarded = Gauge("mmcat_guarded_partitions", "Partitions held back: mostly dead letters", registry=r)
+        self.silent = Gauge(
+            "mmcat_silent_partitions",
+            "Partitions that stand still before their end with nothing to hold them up",
+            registry=r,
+        )
         self.out_of_range = Counter(
             "mmcat_offset_out_of_range", "Partitions stopped: their committed offset is gone", ["partition"], registry=r
         )

@@ -90,6 +90,7 @@ class Pipeline:
     Args:
         on_failed: a record of this lease was not taken by the broker: the lease has ended, read its partition again.
         on_death: a thread died; the process must end.
+        on_outcome: told of every acknowledged outcome, with the lease and the offset of its record.
         outranked: None publishes everything (live events come in order).
         late: whom retries ask; None: there are none, and a photo that is not there now is never asked for again.
         attempt: written into results; 0 is live.
@@ -106,6 +107,7 @@ class Pipeline:
         *,
         on_failed: Callable[[Lease], None],
         on_death: Callable[[BaseException], None],
+        on_outcome: Callable[[Lease, int, str], None] | None = None,
         outranked: Outranked | None = None,
         late: LateGuard | None = None,
         attempt: int = 0,
@@ -113,7 +115,7 @@ class Pipeline:
     ) -> None:
         self._settings, self._model, self._fetcher = settings, model, fetcher
         self._delivery, self._metrics = delivery, metrics
-        self._on_failed, self._on_death = on_failed, on_death
+        self._on_failed, self._on_death, self._on_outcome = on_failed, on_death, on_outcome
         self._outranked, self._attempt = outranked, attempt
         self._late = late
         self._delays = Delays.of(settings) if late is not None else Delays(())
@@ -450,6 +452,8 @@ class Pipeline:
             work.lease.finish(incoming.place.offset)
             if outcome is not None:
                 self._metrics.listings.labels(outcome).inc()
+                if self._on_outcome is not None:
+                    self._on_outcome(work.lease, incoming.place.offset, outcome)
             if not incoming.attempt:
                 self._metrics.end_to_end.observe(max(0.0, time.time() - incoming.origin.timestamp_ms / 1000))
         elif not work.lease.ended:  # else it is dropped with its lease

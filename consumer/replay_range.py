@@ -111,6 +111,27 @@ def survey(consumer: Consumer, topic: str, start: Bound, end: Bound, timeout_s: 
         ConfigError: no such topic, or a broker that does not know where its topics end.
         KafkaException: the broker is away.
     """
+    spans = find_spans(consumer, topic, start, end, timeout_s)
+    firsts = [_first_time(consumer, topic, span, timeout_s) for span in spans]
+    lasts = [_last_time(consumer, topic, span, timeout_s) for span in spans]
+    consumer.unassign()
+    return Survey(
+        topic,
+        spans,
+        min((one for one in firsts if one is not None), default=None),
+        max((one for one in lasts if one is not None), default=None),
+    )
+
+
+def find_spans(
+    consumer: Consumer, topic: str, start: Bound, end: Bound, timeout_s: float = TIMEOUT_S
+) -> tuple[Span, ...]:
+    """Turn a range into the spans of what the topic holds now; blocks for a round trip a partition, and a few more.
+
+    Raises:
+        ConfigError: no such topic, or a broker that does not know where its topics end.
+        KafkaException: the broker is away.
+    """
     found = consumer.list_topics(topic, timeout=timeout_s).topics[topic]
     if found.error is not None:
         raise ConfigError(f"the topic {topic} cannot be replayed: {found.error.str()}")
@@ -130,16 +151,7 @@ def survey(consumer: Consumer, topic: str, start: Bound, end: Bound, timeout_s: 
         offsets = _at_time(consumer, topic, partitions, bound.time_ms, timeout_s)
         return {one: watermarks[one][1] if offset == OFFSET_END else offset for one, offset in offsets.items()}
 
-    spans = spans_between(start, end, watermarks=watermarks, start_times=times(start), end_times=times(end))
-    firsts = [_first_time(consumer, topic, span, timeout_s) for span in spans]
-    lasts = [_last_time(consumer, topic, span, timeout_s) for span in spans]
-    consumer.unassign()
-    return Survey(
-        topic,
-        spans,
-        min((one for one in firsts if one is not None), default=None),
-        max((one for one in lasts if one is not None), default=None),
-    )
+    return spans_between(start, end, watermarks=watermarks, start_times=times(start), end_times=times(end))
 
 
 def _at_time(consumer: Consumer, topic: str, partitions: list[int], time_ms: int, timeout_s: float) -> dict[int, int]:

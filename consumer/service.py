@@ -20,6 +20,7 @@ from consumer.delivery import Delivery
 from consumer.ending import LEAVE_S, Ending
 from consumer.errors import ConfigError, FatalError, ViewError
 from consumer.fetch import PhotoFetcher
+from consumer.guard import Guard
 from consumer.health import Health, HealthServer
 from consumer.intake import incoming
 from consumer.kafka import (
@@ -29,11 +30,15 @@ from consumer.kafka import (
     Message,
     OffsetSpec,
     TopicPartition,
+    ends,
+    entry_refused,
     make_admin,
     make_producer,
     make_transactional_producer,
+    refused,
     transactional_id,
 )
+from consumer.lag_watch import LagWatch
 from consumer.metrics import Metrics
 from consumer.offsets import Lease, Partition
 from consumer.pipeline import Fetcher, Pipeline
@@ -78,6 +83,7 @@ class Service:
         self._failed: deque[Lease] = deque()
         self._fatal: BaseException | None = None
         self._broker_down = threading.Event()
+        self._guard = Guard(settings.guard)
 
     def stop(self) -> None:
         """End as SIGTERM does; callable from any thread."""
@@ -105,7 +111,14 @@ class Service:
 
     def _open_health(self) -> HealthServer:
         http = self.settings.http
-        server = HealthServer(self.health, self.metrics.registry, http.host, http.port)
+        server = HealthServer(
+            self.health,
+            self.metrics.registry,
+            http.host,
+            http.port,
+            commands={"/resume": lambda asked: {"resumed": self._guard.resume(asked.get("partitions"))}},
+            token=http.token.get_secret_value() if http.token is not None else None,
+        )
         try:
             port = server.start()
         except OSError as error:
@@ -134,12 +147,25 @@ class Service:
                     raise
                 self._ending.wait(ASK_AGAIN_S)
             except KafkaException as error:
-                sure_at = float("inf")
-                log.warning("broker_away", detail=str(error.args[0])[:200])
+                sure_at = self._no_answer(error.args[0], sure_at)
                 self._ending.wait(1.0)
             else:
                 self.health.set("broker", None)
                 return
+
+    def _no_answer(self, error: KafkaError, sure_at: float) -> float:
+        """The broker is away, or does not let us in: returns from when on that is sure.
+
+        Raises:
+            ConfigError: it is.
+        """
+        log.warning("broker_away", detail=error.str()[:200])
+        if not refused(error):
+            return float("inf")
+        if time.monotonic() >= sure_at:
+            raise ConfigError(entry_refused(error, self.settings.kafka))
+        self.health.set("broker", f"the broker does not let us in: {error.str()}")
+        return min(sure_at, time.monotonic() + SURE_S)
 
     # serve ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -158,6 +184,7 @@ class Service:
             self.metrics,
             on_failed=self._failed.append,
             on_death=self._died,
+            on_outcome=self._outcome,
             late=late,
             reuse=True,
         )
@@ -166,6 +193,7 @@ class Service:
             self.metrics,
             self.health,
             pipeline.budget,
+            self._guard,
             ending=self._ending,
             on_error=self._client_error,
             transactions=transactions,
@@ -267,14 +295,16 @@ class Service:
         code = error.code()
         if code == KafkaError._AUTO_OFFSET_RESET:
             assignment.out_of_range((message.topic() or "", message.partition() or 0), error)
-        elif error.fatal() or code in FATAL_CODES:
+        elif code == KafkaError._PARTITION_EOF:
+            assignment.at_end((message.topic() or "", message.partition() or 0), message.offset() or 0)
+        elif ends(error):
             self._died(FatalError(_said(error)))
         else:
             log.warning("poll_error", code=error.name(), detail=error.str())
 
     def _client_error(self, error: KafkaError) -> None:
         """From a client's own thread of events: fatal ends the process, unreachable makes it not ready."""
-        if error.fatal() or error.code() in FATAL_CODES:
+        if ends(error):
             self._died(FatalError(_said(error)))
         elif error.code() == KafkaError._ALL_BROKERS_DOWN:
             self.health.set("broker", "no broker can be reached")
@@ -287,9 +317,21 @@ class Service:
             self._fatal = error
         self._ending.begin(drain=False)
 
+    def _outcome(self, lease: Lease, offset: int, outcome: str) -> None:
+        """From the thread of the delivery reports. Retries come late, in another order: they are not guarded."""
+        if lease.partition[0] == self.settings.topics.input:
+            self._guard.told(lease.partition, offset, dead=outcome == "dead_letter")
+
     def _watch(self, view: ViewWriter | None, assignment: Assignment) -> None:
-        """Sees brokers come back, a view writer that ended, and how long delay topics have become while they rest."""
+        """Sees what no other thread tells: a broker that came back, partitions held back or silent, a dead view writer.
+
+        And how long delay topics have become while they rest.
+        """
+        lag = LagWatch(self._admin, self.metrics, self.health, self.settings.watchdog_s)
         while not self._ending.wait(WATCH_S):
+            self.metrics.guarded.set(len(self._guard.paused))
+            self.health.set("guard", self._guard.sentence)
+            lag.look(assignment.positions)
             if self._broker_down.is_set():
                 try:
                     self._admin.list_topics(timeout=START_S)
@@ -313,18 +355,6 @@ class Service:
             with suppress(KafkaException, TimeoutError):
                 ends[where.topic, where.partition] = answer.result(2 * START_S).offset
         return ends
-
-
-FATAL_CODES: Final = frozenset(
-    {
-        KafkaError._FATAL,
-        KafkaError._FENCED,
-        KafkaError.FENCED_INSTANCE_ID,
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError.GROUP_AUTHORIZATION_FAILED,
-        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-    }
-)
 
 
 def _said(error: KafkaError) -> str:

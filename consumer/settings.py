@@ -23,8 +23,10 @@ DELIMITER: Final = "__"
 FILE: Final = "mmcat.toml"
 # Variables of the program that are not settings of the service.
 NOT_SETTINGS: Final = ("MMCAT_HOME", "MMCAT_CONFIG", "MMCAT_TEST_", "MMCAT_KAFKA_LIBS")
-# librdkafka properties whose values are secrets: shown as stars.
-SECRET_PROPERTIES: Final = ("password", "secret", "key.pem", "token", "oauthbearer.config")
+# librdkafka properties whose values are secrets: shown as stars, and may stand in a file that `<name>.file` names.
+SECRET_PROPERTIES: Final = ("password", "passphrase", "secret", "key.pem", "oauthbearer.config")
+IN_FILE: Final = ".file"
+STARS: Final = "**********"
 # What the promises rest on (docs/decisions/0003): refused by name.
 FIXED_PROPERTIES: Final = frozenset(
     {
@@ -62,8 +64,20 @@ class KafkaSettings(BaseModel):
     )
 
     def properties(self) -> dict[str, str]:
-        """What passes through to librdkafka, by its own names."""
-        return {name.replace("_", "."): _plain(value) for name, value in (self.model_extra or {}).items()}
+        """What passes through to librdkafka, by its own names; secrets are read from the files that hold them.
+
+        Raises:
+            ValueError: such a file cannot be read.
+        """
+        found = {}
+        for written, value in (self.model_extra or {}).items():
+            name = written.replace("_", ".")
+            secret = name.removesuffix(IN_FILE)
+            if name != secret and _is_secret(secret):
+                found[secret] = _secret(name, value)
+            else:
+                found[name] = _plain(value)
+        return found
 
     @model_validator(mode="after")
     def _refuse_fixed(self) -> Self:
@@ -73,6 +87,11 @@ class KafkaSettings(BaseModel):
             if name in CLASSIC_PROPERTIES and self.group_protocol == "consumer":
                 raise ValueError(f"{name} is the broker's to set with group_protocol consumer: remove one of the two")
         return self
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """As pydantic shows it, without the secrets: settings may end in a log or a traceback."""
+        for name, value in super().__repr_args__():
+            yield name, STARS if _is_secret((name or "").replace("_", ".")) else value
 
 
 class TopicSettings(Part):
@@ -201,11 +220,21 @@ class LimitSettings(Part):
     )
 
 
+class GuardSettings(Part):
+    """When a partition that brings mostly dead letters is held back."""
+
+    share: float = Field(0.5, gt=0, le=1, description="of the last outcomes, dead letters: so many are too many")
+    window: int = Field(1000, ge=1, le=1_000_000, description="outcomes of a partition that are looked at")
+    hold_s: float = Field(60.0, ge=0, le=86_400, description="how long it must be so before the partition is paused")
+    probes_per_minute: int = Field(10, ge=1, le=600, description="events tried while it is paused")
+
+
 class HttpSettings(Part):
-    """/healthz, /readyz and /metrics on one port."""
+    """/healthz, /readyz and /metrics on one port; and what may be told the service there."""
 
     host: str = Field("127.0.0.1", description="0.0.0.0 where probes come from outside")
     port: int = Field(9464, ge=0, le=65535, description="0 takes a free one")
+    token: SecretStr | None = Field(None, description="commands (mmcat resume) need it; none: only from this machine")
 
 
 class LogSettings(Part):
@@ -235,6 +264,8 @@ class Settings(BaseSettings):
     retry: RetrySettings = RetrySettings()
     batch: BatchSettings = BatchSettings()
     limits: LimitSettings = LimitSettings()
+    guard: GuardSettings = GuardSettings()
+    watchdog_s: Seconds = Field(60.0, description="a partition that stands still so long before its end is silent")
     shutdown_s: Seconds = Field(20.0, description="longest time to finish what is in flight")
     revoke_s: Seconds = Field(5.0, description="longest time to finish the work of partitions that are taken away")
     commit_interval_s: Seconds = Field(1.0, description="how often offsets are committed; exactly once 1 s at most")
@@ -310,8 +341,7 @@ def shown(settings: Settings) -> dict[str, str | int | float | bool | list[Any] 
     """Every setting by its dotted name, secrets as stars."""
     plain = settings.model_dump(mode="json")
     plain["kafka"] = {
-        name: "**********" if any(secret in name.replace("_", ".") for secret in SECRET_PROPERTIES) else value
-        for name, value in plain["kafka"].items()
+        name: STARS if _is_secret(name.replace("_", ".")) else value for name, value in plain["kafka"].items()
     }
     return dict(_leaves(plain))
 
@@ -356,6 +386,17 @@ def _from_text(name: str, text: str) -> Any:
         with suppress(ValueError):
             return json.loads(text) if text.lstrip().startswith("[") else [text]
     return text
+
+
+def _is_secret(name: str) -> bool:
+    return not name.endswith(IN_FILE) and any(secret in name for secret in SECRET_PROPERTIES)
+
+
+def _secret(name: str, path: str) -> str:
+    try:
+        return Path(path).read_text("utf-8").removesuffix("\n")
+    except OSError as error:
+        raise ValueError(f"{name}: {path} cannot be read: {error.strerror}") from None
 
 
 def _plain(value: object) -> str:

@@ -1,6 +1,6 @@
 """Progress of long work on stderr: bars where a person watches, a line at a time where nobody does.
 
-Implements the protocol that training asks for; used by `train`, `demo` and `replay`.
+Implements the protocol that training asks for; used by `train`, `demo`, `replay` and `dead-letter`.
 """
 
 import sys
@@ -13,7 +13,7 @@ from mmcat.cli.texts import say
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-__all__ = ["StderrProgress"]
+__all__ = ["Stage", "StderrProgress"]
 
 LINE_S = 10.0
 """Off a terminal a stage speaks when it begins and every ten seconds: a log should stay short."""
@@ -76,3 +76,17 @@ class StderrProgress:
             self._bars.console.print(line, markup=False, highlight=False)
         else:
             say(line)
+
+
+class Stage:
+    """A stage told by how many of its units are done and how many there are; it begins when it is first told."""
+
+    def __init__(self, progress: StderrProgress, name: str) -> None:
+        self._progress, self._name, self._done = progress, name, -1
+
+    def __call__(self, done: int, total: int) -> None:
+        if self._done < 0:
+            self._progress.begin(self._name, total)
+            self._done = 0
+        self._progress.advance(done - self._done)
+        self._done = done

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from consumer.replay import Range, Summary
     from consumer.settings import Settings
     from consumer.spans import Bound
-    from mmcat.cli.progress import StderrProgress
 
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -106,27 +105,13 @@ def _ms(moment: datetime) -> int:
 
 def _run(settings: "Settings", wanted: "Range", rate: float | None) -> "Summary":
     from consumer.replay import Replay
-    from mmcat.cli.progress import StderrProgress
+    from mmcat.cli.progress import Stage, StderrProgress
 
     with StderrProgress() as progress:
-        work = Replay(settings, load_model(settings), wanted, rate=rate, on_progress=_Shown(progress))
+        work = Replay(settings, load_model(settings), wanted, rate=rate, on_progress=Stage(progress, "replaying"))
         before = {number: signal.signal(number, lambda *_: work.stop()) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             return work.run()
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-class _Shown:
-    """Offsets done so far, as a stage of progress."""
-
-    def __init__(self, progress: "StderrProgress") -> None:
-        self._progress, self._begun, self._done = progress, False, 0
-
-    def __call__(self, done: int, total: int) -> None:
-        if not self._begun:
-            self._progress.begin("replaying", total)
-            self._begun = True
-        self._progress.advance(done - self._done)
-        self._done = done

@@ -47,6 +47,8 @@ COMMANDS = (
     Command("cache", "cache", "fill the Redis view anew from the output topic, or compare the two", RUN),
     Command("topics", "topics", "create the topics with the right policies, or check them", RUN),
     Command("replay", "replay", "categorize a range of a topic again", RUN),
+    Command("dead-letter", "dead_letter", "list, show and send again what could not be categorized", RUN),
+    Command("resume", "resume", "let partitions go on that the guard holds back", RUN),
     Command("config", "config", "show every setting with where its value comes from", RUN),
     Command("data", "data", "check a folder of listings before training on it", MAKE),
     Command("train", "train", "train a bundle on the simulated shop or on a folder of listings", MAKE),

@@ -171,6 +171,7 @@ class LocalKafka(LocalBroker):
     Args:
         libs: folder of jars; None looks where `kafka_libs` says.
         settings: more broker properties, above those for tests.
+        scram: passwords of users, put into the storage when it is formatted (SCRAM-SHA-512).
     """
 
     name = "kafka"
@@ -181,6 +182,7 @@ class LocalKafka(LocalBroker):
         *,
         libs: Path | None = None,
         settings: dict[str, str] | None = None,
+        scram: dict[str, str] | None = None,
         logs: Path | None = None,
         port: int | None = None,
         ready_timeout_s: float = 60.0,
@@ -188,6 +190,7 @@ class LocalKafka(LocalBroker):
         super().__init__(logs=logs, port=port, ready_timeout_s=ready_timeout_s)
         self._libs = libs or kafka_libs()
         self._more = settings or {}
+        self._scram = scram or {}
         self._new_archives: dict[Path, Path] = {}
 
     def _prepare(self) -> None:
@@ -197,6 +200,8 @@ class LocalKafka(LocalBroker):
         more = "".join(f"{name}={value}\n" for name, value in self._more.items())
         self._properties.write_text(text + more, encoding="utf-8")
         arguments = ["format", "-t", KAFKA_CLUSTER_ID, "-c", str(self._properties), "--ignore-formatted"]
+        for user, password in self._scram.items():
+            arguments += ["--add-scram", f"SCRAM-SHA-512=[name={user},password={password}]"]
         with self.log.open("ab") as log:
             done = subprocess.run(  # noqa: S603 - our own command
                 [*self._java("kafka.tools.StorageTool"), *arguments], stdout=log, stderr=subprocess.STDOUT, check=False

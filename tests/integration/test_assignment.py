@@ -25,6 +25,7 @@ from confluent_kafka.admin import (
 from consumer.assignment import REST_S, Assignment
 from consumer.budget import Budget
 from consumer.ending import COMMIT_S, Ending
+from consumer.guard import Guard
 from consumer.health import Health
 from consumer.intake import incoming
 from consumer.metrics import Metrics
@@ -63,7 +64,9 @@ class Member:
         """One turn of the poll loop: partition and offset of what comes are kept."""
         self.assignment.pause_or_resume()
         for message in self.assignment.consumer.consume(50, 0.05):
-            assert message.error() is None, message.error()
+            if (error := message.error()) is not None:
+                assert error.code() == KafkaError._PARTITION_EOF, error
+                continue
             origin = incoming(message).origin
             lease = self.assignment.started(origin)
             assert lease is not None
@@ -95,7 +98,8 @@ def _member(bootstrap: str, topics: TopicNames, group: str, kind: type[Assignmen
     health, budget, clock = Health(), Budget(10**6, 100), Clock()
     ending = Ending(1.0, clock)
     errors: list[KafkaError] = []
-    assignment = kind(settings, Metrics(), health, budget, ending=ending, on_error=errors.append, clock=clock)
+    guard = Guard(settings.guard, clock)
+    assignment = kind(settings, Metrics(), health, budget, guard, ending=ending, on_error=errors.append, clock=clock)
     assignment.subscribe()
     try:
         yield Member(assignment, health, budget, ending, clock, errors)

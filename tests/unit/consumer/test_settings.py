@@ -82,6 +82,31 @@ def test_secrets_are_not_shown() -> None:
     assert settings.kafka.properties()["sasl.password"] == "hunter2"
 
 
+def test_a_secret_may_stand_in_a_file_and_other_files_are_left_to_the_client(tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("hunter2\n", encoding="utf-8")
+    environment = {
+        "MMCAT_KAFKA__SASL_PASSWORD_FILE": str(secret),
+        "MMCAT_KAFKA__SASL_OAUTHBEARER_ASSERTION_PRIVATE_KEY_FILE": "/a/key",
+    }
+    settings, _ = load(environment=environment)
+    assert settings.kafka.properties() == {
+        "sasl.password": "hunter2",
+        "sasl.oauthbearer.assertion.private.key.file": "/a/key",
+    }
+    assert shown(settings)["kafka.sasl_password_file"] == str(secret)
+    assert "hunter2" not in repr(settings)
+    secret.unlink()
+    with pytest.raises(ConfigError, match=r"sasl\.password\.file: .*password cannot be read"):
+        load(environment=environment)
+
+
+def test_no_secret_is_in_what_python_shows_of_the_settings() -> None:
+    environment = {"MMCAT_KAFKA__SASL_PASSWORD": "hunter2", "MMCAT_HTTP__TOKEN": "hunter2"}
+    settings, _ = load(environment=environment)
+    assert "hunter2" not in repr(settings) + str(settings)
+
+
 def test_lists_are_given_by_commas_or_as_json() -> None:
     settings, _ = load(
         environment={"MMCAT_PHOTO__ALLOW": '["a.example", "10.0.0.0/8"]', "MMCAT_PHOTO__PORTS": "80,8088"}
