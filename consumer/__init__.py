@@ -12,6 +12,7 @@ work.py          one record on its way
 budget.py        what is held at once (pure)
 events.py        bytes to event, deletion or refusal (pure)
 fetch/           photos from addresses that strangers wrote
+order.py         what orders the events of a product (pure)
 ordering.py      the events of one product stay in order (pure)
 batching.py      READY listings to batches
 worker.py        the engine thread
@@ -24,10 +25,15 @@ view_writer.py   keeps Redis equal to the output topic
 cache_writer.py  the same as a process of its own
 view_topic.py    which topic the view was written from, and the lag of its reader
 view.py          the view itself: one atomic rule (view.lua, positions.lua)
-replay.py        categorizes a range of a topic again
-replay_guard.py  asks the view whether a replayed answer is outranked
-replay_range.py  what a replay would read
 spans.py         ranges as offsets, and what of them remains (pure)
+replay_range.py  what a replay would read
+replay_plan.py   a replay as it was decided once, kept as a file
+replay.py        works a plan: categorizes a range of a topic again
+replay_reader.py reads its offsets to their ends
+replay_sieve.py  which events need no work: what is newer is known
+replay_guard.py  asks the view whether what it holds stays; keeps to a rate
+replay_sinks.py  where outcomes go if not into the live topics
+replay_diff.py   which answers would change (pure)
 topics.py        makes the topics, or says what is wrong with them
 topic_plan.py    the topics as they should be (pure)
 schemas.py       what others rely on, generated: JSON Schemas, the table of settings

@@ -44,6 +44,7 @@ __all__ = [
     "make_admin",
     "make_consumer",
     "make_producer",
+    "topic_identity",
 ]
 
 log = structlog.get_logger("mmcat.kafka")
@@ -119,6 +120,20 @@ def make_admin(settings: KafkaSettings) -> AdminClient:
     wanted = {**_passed(settings, _CONSUMER_ONLY + _PRODUCER_ONLY), "bootstrap.servers": settings.bootstrap_servers}
     admin: AdminClient = _made(AdminClient, wanted, None)
     return admin
+
+
+def topic_identity(admin: AdminClient, name: str, timeout_s: float) -> tuple[str, int]:
+    """Id of a topic and number of its partitions: one that was deleted and made again has another id.
+
+    Blocks for twice `timeout_s` at most.
+
+    Raises:
+        KafkaException: the broker is away, or has no such topic.
+        TimeoutError: no answer.
+    """
+    (answer,) = admin.describe_topics(TopicCollection([name]), request_timeout=timeout_s).values()
+    found = answer.result(2 * timeout_s)
+    return str(found.topic_id), len(found.partitions)
 
 
 def _passed(settings: KafkaSettings, not_for: tuple[str, ...]) -> dict[str, str]:

@@ -23,11 +23,11 @@ import structlog
 from consumer.batching import Batcher
 from consumer.budget import Budget
 from consumer.dead_letters import dead_letter
-from consumer.delivery import Delivery
-from consumer.events import MAX_VERSION, Code, Deletion, Event, Refusal, parse
+from consumer.events import Code, Deletion, Event, Refusal, parse
 from consumer.fetch import Fetched
 from consumer.metrics import Metrics
 from consumer.offsets import Lease
+from consumer.order import order_of
 from consumer.ordering import Ordering
 from consumer.records import Incoming, Outgoing
 from consumer.results import Answered, Audit, result_record, review_copy, tombstone
@@ -42,7 +42,6 @@ log = structlog.get_logger("mmcat.pipeline")
 PHOTO_RESERVE_BYTES: Final = 256 * 1024
 # Headers and framing of a dead letter, below what the topic accepts.
 DEAD_LETTER_ROOM_BYTES: Final = 32 * 1024
-VERSION_DIGITS: Final = len(str(MAX_VERSION))
 
 
 class Fetcher(Protocol):
@@ -56,6 +55,14 @@ class Fetcher(Protocol):
 
     async def fetch(self, url: str, deadline: float) -> Fetched:
         """Fetch by a monotonic deadline; raises nothing but cancellation."""
+        ...
+
+
+class Sender(Protocol):
+    """Where outcomes go: to the broker (`Delivery`), or where a replay that must not write looks at them."""
+
+    def send(self, records: Sequence[Outgoing], on_done: Callable[[bool], None]) -> None:
+        """Take the records of one outcome; `on_done` runs once, True when they are where they belong."""
         ...
 
 
@@ -82,7 +89,7 @@ class Pipeline:
         settings: Settings,
         model: Model,
         fetcher: Fetcher,
-        delivery: Delivery,
+        delivery: Sender,
         metrics: Metrics,
         *,
         on_failed: Callable[[Lease], None],
@@ -154,16 +161,13 @@ class Pipeline:
 
     def _parsed(self, incoming: Incoming) -> Event | Deletion | Refusal:
         parsed = parse(incoming.key, incoming.value, max_bytes=self._settings.limits.event_bytes)
-        if isinstance(parsed, Refusal) or self._settings.order_by == "timestamp":
-            return parsed
-        if _version(incoming, parsed) is None:
+        if not isinstance(parsed, Refusal) and order_of(incoming, parsed, self._settings.order_by) is None:
             return Refusal(Code.VERSION_MISSING, "order_by is version: events need `version`, deletions the header")
         return parsed
 
     def _order(self, work: Work) -> int:
-        if self._settings.order_by == "version" and not isinstance(work.parsed, Refusal):
-            return _version(work.incoming, work.parsed) or 0
-        return max(0, work.incoming.origin.timestamp_ms)
+        assert not isinstance(work.parsed, Refusal)  # noqa: S101 (a refusal is a dead letter by now)
+        return order_of(work.incoming, work.parsed, self._settings.order_by) or 0
 
     # photo ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -330,14 +334,3 @@ class Pipeline:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._fetcher.close()
-
-
-def _version(incoming: Incoming, parsed: Event | Deletion) -> int | None:
-    """The version that orders this event: its own, or a deletion's header `version`."""
-    if isinstance(parsed, Event):
-        return parsed.version
-    for name, value in incoming.headers:
-        # The length first: Python refuses to read an integer of thousands of digits.
-        if name == "version" and value.isdigit() and len(value) <= VERSION_DIGITS and int(value) <= MAX_VERSION:
-            return int(value)
-    return None

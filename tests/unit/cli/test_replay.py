@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from consumer.spans import Bound
-from mmcat.cli.replay import read_bound
+from mmcat.cli.replay_words import read_bound
 from mmcat.cli.texts import CommandError
 
 NOW = datetime(2026, 5, 2, 12, tzinfo=UTC)

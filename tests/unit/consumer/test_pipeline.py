@@ -8,11 +8,10 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from consumer.delivery import Delivery
 from consumer.fetch import Fetched
 from consumer.metrics import Metrics
 from consumer.offsets import Lease
@@ -113,7 +112,7 @@ def make_bench() -> Iterator[MakeBench]:
             settings,
             model,
             host,
-            cast(Delivery, broker),
+            broker,
             metrics,
             on_failed=failed.append,
             on_death=deaths.append,
