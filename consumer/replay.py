@@ -16,7 +16,6 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -30,7 +29,7 @@ from consumer.offsets import Lease, Offsets
 from consumer.pipeline import Pipeline
 from consumer.records import Incoming
 from consumer.replay_guard import Pace, ViewGuard
-from consumer.replay_plan import Plan, left, refuse_unfit
+from consumer.replay_plan import Plan, Summary, left, refuse_unfit
 from consumer.replay_range import open_consumer
 from consumer.replay_reader import RangeReader
 from consumer.replay_sieve import OUTDATED, Sieve, Unneeded
@@ -49,38 +48,6 @@ PROGRESS_S: Final = 0.2
 
 Progress = Callable[[str, int, int], None]
 """Called now and then with the stage, how many offsets of it are done, and how many there are."""
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """What a replay did.
-
-    Args:
-        plan: that it worked.
-        outcomes: how many of each.
-        superseded: how many for each reason.
-        seconds: how long it took.
-        complete: whether the whole plan has its outcomes; False when it was stopped.
-    """
-
-    plan: Plan
-    outcomes: dict[str, int]
-    superseded: dict[str, int]
-    seconds: float
-    complete: bool
-
-    def summary(self) -> dict[str, object]:
-        """As JSON."""
-        records = sum(self.outcomes.values())
-        return {
-            **self.plan.summary(),
-            "records": records,
-            "outcomes": self.outcomes,
-            "superseded": self.superseded,
-            "seconds": round(self.seconds, 3),
-            "records_per_second": round(records / self.seconds, 1) if self.seconds else None,
-            "complete": self.complete,
-        }
 
 
 class Replay:
@@ -297,7 +264,7 @@ class Replay:
         value = self._metrics.registry.get_sample_value
         after_work = int(value("mmcat_listings_total", {"outcome": "superseded"}) or 0) - self._guard.unanswered
         return {
-            **{reason: self._unneeded[reason] for reason in OUTDATED},
+            **{str(reason): self._unneeded[reason] for reason in OUTDATED},
             "photo_seen": self._guard.seen_kept,
             "outranked": after_work - self._guard.seen_kept,
         }

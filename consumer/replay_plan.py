@@ -6,6 +6,7 @@ another's. After `replay_range`, which pins the offsets; before `replay`, which 
 """
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Final, Literal, Self
 
@@ -55,6 +56,38 @@ class Plan(BaseModel):
         found = Survey(self.topic, self.spans, self.first_ms, self.last_ms)
         chosen = ("group", "output", "model_name", "model", "rate", "as_of", "allow_blind")
         return found.summary() | {name: getattr(self, name) for name in chosen}
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What one run of a plan did.
+
+    Args:
+        plan: that it worked.
+        outcomes: how many of each.
+        superseded: how many for each reason.
+        seconds: how long it took.
+        complete: whether the whole plan has its outcomes; False when it was stopped.
+    """
+
+    plan: Plan
+    outcomes: dict[str, int]
+    superseded: dict[str, int]
+    seconds: float
+    complete: bool
+
+    def summary(self) -> dict[str, object]:
+        """As JSON."""
+        records = sum(self.outcomes.values())
+        return {
+            **self.plan.summary(),
+            "records": records,
+            "outcomes": self.outcomes,
+            "superseded": self.superseded,
+            "seconds": round(self.seconds, 3),
+            "records_per_second": round(records / self.seconds, 1) if self.seconds else None,
+            "complete": self.complete,
+        }
 
 
 def make_plan(
@@ -146,7 +179,7 @@ def refuse_unfit(settings: Settings, plan: Plan, model: ModelInfo) -> None:
     _refuse_output(settings, plan)
     if _identity(settings.kafka, plan.topic) != (plan.topic_id, plan.topic_partitions):
         raise ConfigError(
-            f"the plan was made for another topic {plan.topic}: it was deleted and made again, or has other partitions "
+            f"the plan was made for another topic {plan.topic}: it was deleted (and made again), or has other partitions "
             "now, so its offsets mean something else; make a new plan"
         )
 

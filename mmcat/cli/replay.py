@@ -17,8 +17,8 @@ from mmcat.cli.replay_words import read_bound
 from mmcat.cli.texts import CommandError, new_app, print_json
 
 if TYPE_CHECKING:
-    from consumer.replay import Progress, Replay, Summary
-    from consumer.replay_plan import Plan
+    from consumer.replay import Progress, Replay
+    from consumer.replay_plan import Plan, Summary
     from consumer.replay_range import Range
     from consumer.settings import Settings
     from consumer.worker import Model
@@ -184,6 +184,7 @@ def _diff(
     if as_json:
         print_json({**done.summary(), "changes": found})
     else:
+        _show({"outcomes": done.outcomes, "superseded": done.superseded}, as_json=False)
         draw_changes(found)
     return done.complete
 

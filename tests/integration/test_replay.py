@@ -13,8 +13,8 @@ from confluent_kafka import Producer
 
 from consumer.errors import ConfigError
 from consumer.rank import Rank
-from consumer.replay import Replay, Summary
-from consumer.replay_plan import make_plan
+from consumer.replay import Replay
+from consumer.replay_plan import Summary, make_plan
 from consumer.replay_range import Range
 from consumer.settings import Settings
 from consumer.spans import Bound

@@ -76,7 +76,7 @@ def test_a_plan_of_a_topic_that_was_made_anew_is_refused(
     admin.delete_topics([topics.input])[topics.input].result(DEADLINE_S)
     eventually(lambda: topics.input not in admin.list_topics(timeout=DEADLINE_S).topics, "the topic is gone")
     create_topics(apache_kafka, [topics.input], 3)
-    with pytest.raises(ConfigError, match="deleted and made again"):
+    with pytest.raises(ConfigError, match=r"deleted \(and made again\)"):
         Replay(settings, a_model(1), plan).run()
     with pytest.raises(ConfigError, match="cannot be read"):
         read_plan(tmp_path / "none.json")
