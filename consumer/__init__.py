@@ -25,13 +25,14 @@ view_writer.py   keeps Redis equal to the output topic
 cache_writer.py  the same as a process of its own
 view_topic.py    which topic the view was written from, and the lag of its reader
 view.py          the view itself: one atomic rule (view.lua, positions.lua)
+view_guard.py    asks the view whether what it holds stays
 spans.py         ranges as offsets, and what of them remains (pure)
 replay_range.py  what a replay would read
 replay_plan.py   a replay as it was decided once, kept as a file
 replay.py        works a plan: categorizes a range of a topic again
 replay_reader.py reads its offsets to their ends
 replay_sieve.py  which events need no work: what is newer is known
-replay_guard.py  asks the view whether what it holds stays; keeps to a rate
+replay_pace.py   keeps a replay to a rate
 replay_sinks.py  where outcomes go if not into the live topics
 replay_diff.py   which answers would change (pure)
 topics.py        makes the topics, or says what is wrong with them

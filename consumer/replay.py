@@ -4,7 +4,7 @@
 
 It reads the offsets of its plan (`replay_plan`, `replay_reader`) twice: first to learn which event of each product is
 the last, then to work. What the range or the view outdates costs neither photo nor model (`replay_sieve`); the rest
-goes through the same pipeline as live events, and the view is asked before anything is published (`replay_guard`):
+goes through the same pipeline as live events, and the view is asked before anything is published (`view_guard`):
 what it ranks higher is `superseded`. While the view is away it waits. What was done is committed under the plan's
 group: stopped and started again, a replay goes on there. As-of replays (into a shadow topic) skip nothing and ask
 nobody; comparisons (`replay_diff`) write nothing.
@@ -28,7 +28,7 @@ from consumer.metrics import Metrics
 from consumer.offsets import Lease, Offsets
 from consumer.pipeline import Pipeline
 from consumer.records import Incoming
-from consumer.replay_guard import Pace, ViewGuard
+from consumer.replay_pace import Pace
 from consumer.replay_plan import Plan, Summary, left, refuse_unfit
 from consumer.replay_range import open_consumer
 from consumer.replay_reader import RangeReader
@@ -37,6 +37,7 @@ from consumer.replay_sinks import Compare, Comparing, Shadow, Sink
 from consumer.settings import Settings
 from consumer.spans import Span
 from consumer.view import View
+from consumer.view_guard import ViewGuard
 from consumer.worker import Model
 
 log = structlog.get_logger("mmcat.replay")

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from consumer.records import Outgoing
-from consumer.replay_guard import Held
+from consumer.view_guard import Held
 
 LEVELS: Final = (1, 2, 3, 4)
 EXAMPLES: Final = 3

@@ -179,8 +179,8 @@ def refuse_unfit(settings: Settings, plan: Plan, model: ModelInfo) -> None:
     _refuse_output(settings, plan)
     if _identity(settings.kafka, plan.topic) != (plan.topic_id, plan.topic_partitions):
         raise ConfigError(
-            f"the plan was made for another topic {plan.topic}: it was deleted (and made again), or has other partitions "
-            "now, so its offsets mean something else; make a new plan"
+            f"the plan was made for another topic {plan.topic}: it was deleted (and made again) or has other "
+            "partitions now, so its offsets mean something else; make a new plan"
         )
 
 

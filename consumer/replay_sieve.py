@@ -2,7 +2,7 @@
 
 Two things know it: a first pass over the range itself (`Newest`), and the view, asked once for all records of a poll.
 An event that neither knows to be outdated is worked, and asked about again before its answer is published
-(`replay_guard`): so to know too little costs work, never an answer. After `replay_reader`, before the pipeline.
+(`view_guard`): so to know too little costs work, never an answer. After `replay_reader`, before the pipeline.
 """
 
 import threading
@@ -16,8 +16,8 @@ from consumer.events import Deletion, Refusal, parse
 from consumer.order import order_of
 from consumer.rank import AUTHORITY_DELETED, AUTHORITY_MODEL, FULL, Rank
 from consumer.records import Incoming
-from consumer.replay_guard import ViewGuard
 from consumer.settings import Settings
+from consumer.view_guard import ViewGuard
 
 SLOTS: Final = 2**22
 """64 MiB whatever the range holds. Of a million products 89 % are remembered, of four million 64 %."""

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from consumer.delivery import Delivery
 from consumer.records import Outgoing
-from consumer.replay_guard import Held, ViewGuard
+from consumer.view_guard import Held, ViewGuard
 
 Compare = Callable[[Outgoing, Held | None], None]
 """Told of a record that would be written and of what the view holds of its product; from several threads, in turn."""

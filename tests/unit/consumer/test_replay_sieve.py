@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from consumer.rank import Rank
 from consumer.records import Headers, Incoming, Origin
-from consumer.replay_guard import Held, ViewGuard
 from consumer.replay_sieve import Newest, Sieve, Unneeded
 from consumer.settings import load
+from consumer.view_guard import Held, ViewGuard
 
 IDS = st.sampled_from([f"p{number}" for number in range(30)])
 RANKS = st.builds(Rank, st.integers(0, 2**53 - 1), st.sampled_from([0, 1, 2]), st.just(5), st.integers(0, 2))

@@ -1,13 +1,9 @@
-"""The pace lets through what was asked for and no more; what saw more stays."""
+"""The pace lets through what was asked for and no more."""
 
-import json
-
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.rank import Rank
-from consumer.replay_guard import Pace, saw_more
+from consumer.replay_pace import Pace
 
 
 class _Clock:
@@ -56,29 +52,3 @@ def test_after_a_pause_there_is_no_flood() -> None:
 
 def test_without_a_rate_everything_goes() -> None:
     assert Pace(None).allowed(500) == 500
-
-
-BLIND, SEEING = Rank(5, 0, 2, 1), Rank(5, 0, 2, 2)
-
-
-def _result(image: str = "unavailable", input_hash: str = "a", offset: int = 1) -> bytes:
-    return json.dumps({"image": image, "input_hash": input_hash, "origin": {"offset": offset}}).encode()
-
-
-@pytest.mark.parametrize(
-    ("held", "ours", "value", "stays"),
-    [
-        (_result("used"), BLIND, _result(), True),
-        (_result("used", offset=0), BLIND, _result(), True),  # registered again as it was
-        (_result("used", "b"), BLIND, _result(), True),  # from the same event
-        (_result("used", "b", 0), BLIND, _result(), False),  # another listing
-        (_result("unavailable"), BLIND, _result(), False),
-        (_result("used"), SEEING, _result("used"), False),
-        (_result("used"), Rank(5, 2, 2, 0), None, False),  # a deletion
-        (None, BLIND, _result(), False),
-    ],
-)
-def test_an_answer_that_saw_the_photo_of_the_same_listing_stays(
-    held: bytes | None, ours: Rank, value: bytes | None, stays: bool
-) -> None:
-    assert saw_more(held, ours, value) is stays

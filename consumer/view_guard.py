@@ -1,9 +1,12 @@
-"""What keeps a replay from disturbing the live service: it asks the view before it publishes, and keeps to a rate."""
+"""Asks the view before something is published out of the input's order: what it ranks higher stays, or what saw more.
+
+The replay asks twice: for all records of a poll, whether they are worth any work (`replay_sieve`), and for each answer
+whether it may be published. After the sieve and the pipeline's engine, before the broker.
+"""
 
 import json
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import structlog
 
@@ -100,30 +103,3 @@ def saw_more(held: bytes | None, ours: Rank, value: bytes | None) -> bool:
     theirs, mine = json.loads(held), json.loads(value)
     same = any(theirs.get(name) == mine[name] for name in ("input_hash", "origin"))
     return same and theirs.get("image") == ImageStatus.USED
-
-
-class Pace:
-    """Lets through so many records a second, evenly: what was not used in the last second is gone.
-
-    Args:
-        per_s: the rate; None lets everything through.
-        clock: monotonic seconds.
-    """
-
-    def __init__(self, per_s: float | None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._per_s, self._clock = per_s, clock
-        self._allowance = 0.0
-        self._counted_at = clock()
-
-    def allowed(self, most: int) -> int:
-        """How many records may be taken now, `most` at most."""
-        if self._per_s is None:
-            return most
-        now = self._clock()
-        self._allowance = min(self._allowance + (now - self._counted_at) * self._per_s, max(1.0, self._per_s))
-        self._counted_at = now
-        return min(most, int(self._allowance))
-
-    def spend(self, records: int) -> None:
-        """So many were taken."""
-        self._allowance -= records
