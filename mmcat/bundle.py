@@ -34,7 +34,7 @@ from mmcat.reference import Reference
 from mmcat.taxonomy import Taxonomy
 from mmcat.text import Tokenizer
 
-FORMAT_VERSION = 2  # 2: reference and label_note, one threshold for all levels
+FORMAT_VERSION = 3  # 2: reference and label_note, one threshold for all levels; 3: members
 DAY_MS = 86_400_000  # created_ms ranks results (design: generation), so a clock that runs ahead must not win for long
 _SUMS = "SHA256SUMS"
 _KEYS = {

@@ -4,6 +4,7 @@
     fusion    concat | cross               of both
     keys      pooled | sequence            what cross-attention attends to
     heads     four levels, or one flat     by the number of class counts
+    members   1, or fusions that answer together
 
 After errors.py; before model.py, which builds what is described here. No torch: bundles and commands read it without.
 """
@@ -41,6 +42,8 @@ class ModelConfig:
         grid: cells per side with a sequence of keys, px / 32 of them; 1 pools the photo all the same.
         width: of the fusion; `heads` must divide it.
         blocks: per stack of cross-attention.
+        members: fusions on the same encoders, learned apart; the mean of their log-probabilities is the answer (deep
+            ensembles, Lakshminarayanan et al. 2017).
     """
 
     classes: tuple[int, ...]
@@ -57,6 +60,7 @@ class ModelConfig:
     blocks: int = 6
     heads: int = 4
     dropout: float = 0.1
+    members: int = 1
 
     def __post_init__(self) -> None:
         allowed = {
@@ -72,8 +76,11 @@ class ModelConfig:
                 raise ModelError(f"{name} must be one of {', '.join(values)}, not {getattr(self, name)!r}")
         if self.heads < 1 or self.width < 1 or self.width % self.heads:
             raise ModelError(f"{self.heads} heads do not divide the width {self.width}")
-        if self.blocks < 1 or self.px < 32 or not 0 <= self.dropout < 1:
-            raise ModelError(f"out of range: blocks {self.blocks}, px {self.px} (≥ 32), dropout {self.dropout}")
+        if min(self.blocks, self.members) < 1 or self.px < 32 or not 0 <= self.dropout < 1:
+            raise ModelError(
+                f"out of range: blocks {self.blocks}, members {self.members}, px {self.px} (≥ 32), "
+                f"dropout {self.dropout}"
+            )
         if len(self.classes) not in (1, 4) or min(self.classes) < 1:
             raise ModelError(f"four levels need four class counts (a flat head one), not {self.classes}")
         if self.grid != 1 and (self.keys == "pooled" or self.px != 32 * self.grid):

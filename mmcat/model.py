@@ -288,7 +288,7 @@ class CategoryModel(nn.Module):
             self.image_encoder = ImageEncoder(
                 config.resnet_strides, config.image_layers, config.grid, zero_init_residual
             )
-        self.fusion = Fusion(config)
+        self.members = nn.ModuleList(Fusion(config) for _ in range(config.members))
 
     def encode_text(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
         """Titles → [B, T, D], T = 1 when pooled; ids int64, mask 1 for tokens and 0 for padding."""
@@ -320,8 +320,13 @@ class CategoryModel(nn.Module):
                 None: all there.
             text_mask_BT: for unpooled text (T > 1): padding is False. None: nothing is padding.
         """
-        logits: list[Tensor] = self.fusion(text_BTD, image_BND, has_text_B, has_image_B, text_mask_BT)
-        return logits
+        answers: list[list[Tensor]] = [
+            member(text_BTD, image_BND, has_text_B, has_image_B, text_mask_BT) for member in self.members
+        ]
+        if len(answers) == 1:
+            return answers[0]
+        heads = zip(*answers, strict=True)  # each: members × [B, C]
+        return [torch.stack([F.log_softmax(one_BC, dim=-1) for one_BC in head]).mean(0) for head in heads]
 
     def forward(
         self,

@@ -7,7 +7,7 @@ serving; where features come in several augmented views, each step draws one per
 After features.py and engine.py; before evaluate.py and train.py. Knows no encoders: its models are built without them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmcat.family import ModelConfig
-from mmcat.model import CategoryModel
+from mmcat.model import CategoryModel, Fusion
 from mmcat.taxonomy import Taxonomy
 from training.engine import fit
 from training.features import Features
@@ -28,6 +28,7 @@ from training.task import NOTHING, Arguments, Fitted, Keep, Logits, Task, level_
 __all__ = ["Inputs", "Learned", "Logits", "Rows", "Withheld", "drop_modalities", "learn", "logits", "standardise"]
 
 Withheld = Literal["text", "image"]
+_MEMBER_SEED = 1_000  # apart from the seeds that people count up
 _STANDARD_PLACES = 20_000  # vectors of photos whose statistics stand for all
 
 
@@ -90,21 +91,37 @@ def learn(
     device: str = "cpu",
     keep: Keep = NOTHING,
 ) -> Learned:
-    """Trains one model on features; blocks for a second or two per epoch of 6,000 rows. See `engine.fit`."""
+    """Trains one model on features; blocks for a second or two per epoch of 6,000 rows and member. See `engine.fit`."""
+    model = CategoryModel(config, encoders=False)
+    fitted = []
+    for number in range(config.members):
+        own_seed = seed + number * _MEMBER_SEED
+        of = f", member {number + 1}" if config.members > 1 else ""
+        member = _begun(replace(config, members=1), inputs, train_rows, own_seed)
+        task = _task(member, inputs, train_rows, select_rows, recipe)
+        fitted.append(fit(task, recipe, seed=own_seed, stage=stage + of, progress=progress, device=device, keep=keep))
+        model.members[number] = member.members[0]
+    return Learned(model.cpu().eval(), fitted[0])
+
+
+def _begun(config: ModelConfig, inputs: Inputs, train_rows: Rows, seed: int) -> CategoryModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = CategoryModel(config, encoders=False)
     standardise(model, inputs, train_rows)
+    return model
+
+
+def _task(model: CategoryModel, inputs: Inputs, train_rows: Rows, select_rows: Rows, recipe: FusionRecipe) -> Task:
+    config = model.config
 
     def arguments(rows: Rows, dice: Dice | None) -> Arguments:
         found = inputs.take(rows, config, dice)
         return found if dice is None else drop_modalities(found, config, recipe.missing, dice)
 
-    task = Task(
+    return Task(
         _Fuse(model), arguments, inputs.taxonomy, inputs.targets, train_rows, select_rows, flat=len(config.classes) == 1
     )
-    fitted = fit(task, recipe, seed=seed, stage=stage, progress=progress, device=device, keep=keep)
-    return Learned(model.cpu(), fitted)
 
 
 def logits(model: CategoryModel, inputs: Inputs, rows: Rows, withhold: Withheld | None = None) -> list[Logits]:
@@ -137,17 +154,19 @@ def standardise(model: CategoryModel, inputs: Inputs, rows: Rows) -> None:
 
     Frozen features lie in a narrow cone; freed of their mean at the start, they are learned from in fewer epochs.
     """
-    fusion, places = model.fusion, model.config.image_cells
+    places, members = model.config.image_cells, [member for member in model.members if isinstance(member, Fusion)]
     arguments = inputs.take(rows[:: max(1, len(rows) * places // _STANDARD_PLACES)], model.config)
     text_BTD, there_B, mask_BT = arguments["text_BTD"], arguments["has_text_B"], arguments["text_mask_BT"]
     if text_BTD is not None and there_B is not None and mask_BT is not None:
-        _start(fusion.text_in[0], text_BTD[mask_BT & there_B[:, None]])
+        for member in members:
+            _start(member.text_in[0], text_BTD[mask_BT & there_B[:, None]])
     image_BND, there_B = arguments["image_BND"], arguments["has_image_B"]
     if image_BND is not None and there_B is not None:
-        cells = fusion.image_in
-        _start(cells.cells[0], image_BND[there_B, cells.fronts :].flatten(0, 1))
-        if cells.front is not None:
-            _start(cells.front[0], image_BND[there_B, 0])
+        for member in members:
+            cells = member.image_in
+            _start(cells.cells[0], image_BND[there_B, cells.fronts :].flatten(0, 1))
+            if cells.front is not None:
+                _start(cells.front[0], image_BND[there_B, 0])
 
 
 def _start(norm: nn.Module, real_RD: Tensor) -> None:

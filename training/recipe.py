@@ -138,6 +138,7 @@ class FusionRecipe(Learning):
 
     Args:
         keys, width, blocks, heads, dropout: see mmcat.family.ModelConfig.
+        members: of each model, learned one after the other, see ModelConfig; they need encoders that stay frozen.
         missing: chance that a listing loses one modality for a step, so that title-only and photo-only are learned.
         tune: see Tune; without it both encoders stay as they are.
     """
@@ -147,6 +148,7 @@ class FusionRecipe(Learning):
     blocks: Annotated[int, Field(ge=1, le=12)] = 2
     heads: Annotated[int, Field(ge=1)] = 4
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    members: Annotated[int, Field(ge=1, le=16)] = 1
     batch: Annotated[int, Field(ge=2)] = 128
     missing: Annotated[float, Field(ge=0, lt=1)] = 0.2
     patience: Annotated[int, Field(ge=1)] | None = 10
@@ -181,9 +183,24 @@ class Recipe(Part):
     def _fits(self) -> "Recipe":
         if self.encoders == "scratch" and (self.text_training is None or self.image_training is None):
             raise ValueError("encoders from scratch need text_training and image_training")
+        learned = (self.text_training, self.image_training, self.fusion.tune.image_blocks, self.fusion.tune.text_layers)
+        if self.fusion.members > 1 and any(learned):
+            raise ValueError("members share frozen encoders: leave out text_training, image_training and fusion.tune")
         if self.fusion.width % self.fusion.heads:
             raise ValueError(f"{self.fusion.heads} heads do not divide the width {self.fusion.width}")
         return self
+
+    def with_keys(self, keys: Literal["pooled", "sequence"], *, one_cell: bool = False) -> "Recipe":
+        """The same recipe with these keys: a sequence has the cells that ResNet50 gives, one per 32 px.
+
+        Args:
+            one_cell: photos are one vector each whatever the keys, as where the data brings them.
+        """
+        if keys == self.fusion.keys:
+            return self
+        grid = self.photo.px // 32 if keys == "sequence" and not one_cell else 1
+        fusion = self.fusion.model_copy(update={"keys": keys})
+        return self.model_copy(update={"fusion": fusion, "photo": self.photo.model_copy(update={"grid": grid})})
 
     @classmethod
     def load(cls, name: str | Path, changes: Sequence[str] = ()) -> "Recipe":

@@ -217,8 +217,7 @@ def _deal(
 
 def split_file(dataset: Dataset, folder: Path, seed: int, shares: Mapping[str, float] = SHARES) -> Path:
     """Where the frozen split of this data set and seed is kept; shares of one's own have a file of their own."""
-    usual = shares in (SHARES, NO_TEST)
-    own = "" if usual else "".join(f"-{part}{share:.4f}" for part, share in sorted(shares.items()))
+    own = "" if shares == SHARES else "".join(f"-{part}{share:.4f}" for part, share in sorted(shares.items()))
     return folder / f"{dataset.name}-{seed}-{dataset.digest[:12]}{own}.split.json"
 
 

@@ -176,6 +176,7 @@ class EncoderSteps:
             blocks=fusion.blocks,
             heads=fusion.heads,
             dropout=fusion.dropout,
+            members=fusion.members,
         )
 
     def _fill(self, model: CategoryModel, found: FrozenEncoders | None) -> None:

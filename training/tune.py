@@ -125,7 +125,7 @@ def learn_tuned(
         return found if dice is None else drop_modalities(found, config, recipe.missing, dice)
 
     def lr_share(name: str) -> float:
-        return 1.0 if name.startswith("model.fusion.") else recipe.tune.lr_scale
+        return 1.0 if name.startswith("model.members.") else recipe.tune.lr_scale
 
     task = Task(network, arguments, inputs.taxonomy, inputs.targets, train_rows, select_rows, lr_share)
     fitted = fit(task, recipe, seed=seed, stage=stage, progress=progress, device=device, keep=keep)

@@ -14,6 +14,7 @@ from mmcat.cli.train import SHOP
 
 if TYPE_CHECKING:
     from training.compare.learners import FeatureLearner
+    from training.compare.plan import Keys
     from training.progress import Progress
 
 RUNS = "comparisons"
@@ -27,6 +28,9 @@ def compare(
     data: Annotated[str, typer.Argument(metavar="shop|FOLDER", help="The simulated shop, or a folder of listings.")],
     plan: Annotated[Path | None, typer.Option(metavar="FILE", help="The flags below as YAML; flags win.")] = None,
     models: Annotated[str, typer.Option(help="Separated by commas: text, image, concat, late, flat, cross.")] = "",
+    keys: Annotated[
+        str, typer.Option(help="Of cross-attention: pooled, sequence or both by a comma; default: the recipe's.")
+    ] = "",
     blocks: Annotated[str, typer.Option(help="Of cross-attention, separated by commas; default: the recipe's.")] = "",
     heads: Annotated[str, typer.Option(help="Of cross-attention, separated by commas; default: the recipe's.")] = "",
     seeds: Annotated[int | None, typer.Option(min=1, help="Of the weights, from 0; default 5.")] = None,
@@ -35,13 +39,16 @@ def compare(
     ] = None,
     title_column: Annotated[str, typer.Option(help="Column of listings.tsv that holds the titles.")] = "title",
     encoders: Annotated[
-        str | None, typer.Option(metavar="FOLDER|NAME", help="Pretrained encoders, for a folder.")
+        str | None, typer.Option(metavar="FOLDER|NAME", help="Pretrained encoders, where the recipe has such.")
     ] = None,
     recipe: Annotated[str, typer.Option(help="By name or file; default: shop_demo or fashion_cpu.")] = "",
     changes: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: --set fusion.lr=0.0005.")
     ] = None,
     count: Annotated[int | None, typer.Option(min=100, help="Listings of the shop; default: the usual number.")] = None,
+    shop: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Change the shop: --shop things=4; see ShopConfig.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="For tables and plots; else MMCAT_HOME.")] = None,
     seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
@@ -55,8 +62,9 @@ def compare(
     Examples:
       mmcat compare listings/ --title-column hard_title --encoders weights/ --seeds 5
       mmcat compare listings/ --encoders weights/ --models cross --blocks 1,2,6 --heads 1,2,4 --seeds 3
-      mmcat compare listings/ --encoders weights/ --set fusion.keys=sequence --set photo.grid=4
-      mmcat compare shop --models text,image,concat,late,cross --part select
+      mmcat compare listings/ --encoders weights/ --keys pooled,sequence --seeds 3
+      mmcat compare shop --models text,image,concat,late,cross --part test
+      mmcat compare shop --shop things=4 --recipe fashion_cpu --encoders weights/ --keys pooled,sequence
     """
     if data != SHOP and not Path(data).is_dir():
         raise CommandError(f"there is no folder {data}; the simulated shop is called {SHOP}")
@@ -67,13 +75,17 @@ def compare(
     from training.compare.tables import write_comparison
 
     given: dict[str, Any] = {"seeds": seeds, "part": part} | {
-        name: value.split(",") for name, value in (("models", models), ("blocks", blocks), ("heads", heads)) if value
+        name: value.split(",")
+        for name, value in (("models", models), ("keys", keys), ("blocks", blocks), ("heads", heads))
+        if value
     }
     asked = Plan.load(plan) if plan is not None else Plan()
     flags = {name: value for name, value in given.items() if value is not None}
     asked = Plan.check(asked.model_dump(mode="json") | flags, "the comparison")
     with interruptible(), StderrProgress() as progress:
-        learner = _learner(data, title_column, encoders, recipe, changes or (), count, seed, device, progress)
+        learner = _learner(
+            data, asked.keys, title_column, encoders, recipe, changes or (), shop or (), count, seed, device, progress
+        )  # fmt: skip
         if asked.part not in learner.split.parts:
             raise CommandError(f"the split of {learner.dataset.name} has no part {asked.part}: compare on select")
         runs = run(asked, learner, Kept(home() / RUNS / "runs"), progress, note_test_look)
@@ -84,10 +96,12 @@ def compare(
 
 def _learner(
     data: str,
+    keys: "Sequence[Keys]",
     title_column: str,
     encoders: str | None,
     recipe: str,
     changes: Sequence[str],
+    shop: Sequence[str],
     count: int | None,
     seed: int,
     device: str,
@@ -95,26 +109,24 @@ def _learner(
 ) -> "FeatureLearner":
     from training.compare.learners import feature_learner
     from training.recipe import Recipe
-    from training.splits import NO_TEST, SHARES
 
+    named = Recipe.load(recipe or ("shop_demo" if data == SHOP else "fashion_cpu"), changes)
     if data == SHOP:
-        from training.readers.shop import shop_dataset
-        from training.shop.shop import ShopConfig
+        from training.readers.shop import shop_config, shop_dataset
         from training.train import SHOP_LISTINGS
 
-        dataset, shares = shop_dataset(ShopConfig(split="train"), count or SHOP_LISTINGS), NO_TEST
+        dataset = shop_dataset(shop_config(shop), count or SHOP_LISTINGS, 2 * named.photo.px)
     else:
         from training.readers.read import read_listings
 
-        dataset, shares = read_listings(data, title_column, cache=home() / FEATURES, progress=progress), SHARES
-    named = Recipe.load(recipe or ("shop_demo" if data == SHOP else "fashion_cpu"), changes)
+        dataset = read_listings(data, title_column, cache=home() / FEATURES, progress=progress)
     return feature_learner(
         dataset,
         named,
         encoders=encoders,
         cache=home() / FEATURES,
         progress=progress,
-        shares=shares,
+        keys=keys,
         seed=seed,
         device=device,
     )

@@ -1,23 +1,31 @@
-"""How much quicker a fusion learns on cached features than with its text encoder run in each step.
+"""How much quicker a fusion learns on cached features than with its frozen encoders run in each step.
 
-    python -m tests.benchmarks.train_speed [--small] [--pairs 5] [--steps 40] [--device auto] [--json]
+    python -m tests.benchmarks.train_speed [--shape seed|fashion] [--pairs 5] [--steps 40] [--device auto] [--json]
 
-Two ways to train one model, the shape of the research code (BERT-base, 30 tokens, pooled; photo vectors given; 57 /
-552 / 3,190 / 404 classes; 6 blocks, 4 heads, width 768): `cached` reads text vectors computed once; `research`
-runs the frozen text encoder on each batch, as the research code does. Both go through training.engine. Runs come in
-interleaved pairs; the ratio's median has a 95 % bootstrap interval over pairs. `--small` is for seeing that it runs.
+Two ways to train one model: `cached` reads features computed once; `research` runs the frozen encoders on each batch.
+Both go through training.engine. Shapes:
+
+    seed     the research code's: BERT-base, 30 tokens, pooled, run in each step; photo vectors given in both ways;
+             57 / 552 / 3,190 / 404 classes; 6 blocks, 4 heads, width 768
+    fashion  recipe fashion_cpu with a sequence of keys: MiniLM's 12 tokens, 4 × 4 cells of 128 px and layer3;
+             `research` runs MiniLM and ResNet50
+    small    tiny: for seeing that it runs
+
+Runs come in interleaved pairs; the ratio's median has a 95 % bootstrap interval over pairs. Weights are random.
 """
 
 import argparse
 import json
 import time
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from mmcat.family import ModelConfig
-from mmcat.model import CategoryModel, TextEncoder
+from mmcat.model import CategoryModel, ImageEncoder, TextEncoder
 from mmcat.taxonomy import Taxonomy
 from training.engine import fit
 from training.features import Features
@@ -25,18 +33,43 @@ from training.fusion import Inputs, learn
 from training.hardware import device_of
 from training.order import Dice, Rows
 from training.progress import Quiet
-from training.recipe import FusionRecipe, Tune
+from training.recipe import FusionRecipe
 from training.task import Arguments, Task
-from training.tune import Tuned
 
-TOKENS, RESAMPLES = 30, 10_000
-BERT: dict[str, Any] = {
-    "model_type": "bert", "vocab_size": 42_000, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
-    "intermediate_size": 3_072, "max_position_embeddings": 512,
-}  # fmt: skip
-SMALL_BERT = BERT | {
-    "vocab_size": 500, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128,
-}  # fmt: skip
+RESAMPLES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """One model and its batch."""
+
+    bert: dict[str, Any]
+    pooling: Literal["pooler", "layers"]
+    tokens: int
+    width: int
+    blocks: int
+    heads: int
+    batch: int
+    paths: int
+    grid: int = 1
+
+    @property
+    def sequence(self) -> bool:
+        return self.grid > 1
+
+
+def _bert(vocabulary: int, width: int, layers: int, heads: int) -> dict[str, Any]:
+    return {
+        "model_type": "bert", "vocab_size": vocabulary, "hidden_size": width, "num_hidden_layers": layers,
+        "num_attention_heads": heads, "intermediate_size": 4 * width, "max_position_embeddings": 512,
+    }  # fmt: skip
+
+
+SHAPES = {
+    "seed": Shape(_bert(42_000, 768, 12, 12), "pooler", 30, 768, 6, 4, 128, 3_189),
+    "fashion": Shape(_bert(30_522, 384, 6, 12), "layers", 12, 384, 2, 4, 128, 215, grid=4),
+    "small": Shape(_bert(500, 64, 2, 2), "pooler", 30, 64, 2, 2, 16, 300),
+}
 
 
 class _Clock(Quiet):
@@ -55,29 +88,66 @@ class _Clock(Quiet):
         return (last - first) * batch / (ended - begun)
 
 
+class _EachStep(nn.Module):
+    """A model whose frozen encoders run on each batch; a photo vector that is given is taken as it is."""
+
+    def __init__(self, model: CategoryModel) -> None:
+        super().__init__()
+        self.model = model
+        for encoder in (model.text_encoder, model.image_encoder):
+            if encoder is not None:
+                encoder.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "_EachStep":
+        super().train(mode)
+        for encoder in (self.model.text_encoder, self.model.image_encoder):
+            if encoder is not None:
+                encoder.eval()
+        return self
+
+    def forward(self, ids_BT: Tensor, pixels_BCXX: Tensor | None, image_BND: Tensor | None) -> list[Tensor]:
+        with torch.no_grad():
+            text_BTD = self.model.encode_text(ids_BT, torch.ones_like(ids_BT))
+            if pixels_BCXX is not None:
+                image_BND = self.model.encode_image(pixels_BCXX)
+        return self.model.fuse(text_BTD, image_BND)
+
+
 class Bench:
     """The data and the model's shape, made once."""
 
-    def __init__(self, small: bool, batch: int, steps: int, device: str) -> None:
-        self.bert, self.device = SMALL_BERT if small else BERT, device
-        rows, text_width = 40 * batch, self.bert["hidden_size"]
-        generator = np.random.default_rng(0)
-        paths = [(f"b{n % 57}", f"m{n % 551}", f"s{n}", f"d{n % 403}") for n in range(300 if small else 3_189)]
-        there = np.ones(rows, np.bool_)
-        text = Features(generator.normal(size=(rows, text_width)).astype(np.float16), there)
-        image = Features(generator.normal(size=(rows, 2_048)).astype(np.float16), there)
-        self.inputs = Inputs(Taxonomy.from_names(paths), generator.integers(0, len(paths), rows), text, image)
-        self.ids = generator.integers(5, self.bert["vocab_size"], (rows, TOKENS))
-        width, blocks, heads = (64, 2, 2) if small else (768, 6, 4)
-        self.recipe = FusionRecipe(
-            width=width, blocks=blocks, heads=heads, steps=steps, batch=batch, patience=None, few_steps=True,
-            optimizer="radam",
-        )  # fmt: skip
+    def __init__(self, shape: Shape, steps: int, device: str) -> None:
+        self.shape, self.device = shape, device
+        rows = (40 if not shape.sequence else 4) * shape.batch  # a few batches of photos stand for all
+        draw = np.random.default_rng(0)
+        paths = [(f"b{n % 57}", f"m{n % 551}", f"s{n}", f"d{n % 403}") for n in range(shape.paths)]
+        taxonomy = Taxonomy.from_names(paths)
         self.config = ModelConfig(
-            tuple(map(len, self.inputs.taxonomy.classes)), text_encoder=self.bert, text_pooling="pooler",
-            width=width, blocks=blocks, heads=heads,
+            tuple(map(len, taxonomy.classes)), text_encoder=shape.bert, text_pooling=shape.pooling,
+            keys="sequence" if shape.sequence else "pooled", px=32 * shape.grid if shape.sequence else 224,
+            grid=shape.grid, image_layers="layer3+layer4" if shape.sequence else "layer4",
+            width=shape.width, blocks=shape.blocks, heads=shape.heads,
+        )  # fmt: skip
+        text = self._features(draw, rows, shape.tokens if shape.sequence else 1, self.config.text_width)
+        image = self._features(draw, rows, self.config.image_cells, self.config.image_width)
+        self.inputs = Inputs(taxonomy, draw.integers(0, len(paths), rows), text, image)
+        self.ids = draw.integers(5, shape.bert["vocab_size"], (rows, shape.tokens))
+        px = self.config.px if shape.sequence else 1
+        self.pixels = torch.from_numpy(draw.normal(size=(rows, 3, px, px)).astype(np.float32))
+        self.pixels = self.pixels.to(memory_format=torch.channels_last)
+        self.recipe = FusionRecipe(
+            width=shape.width, blocks=shape.blocks, heads=shape.heads, steps=steps, batch=shape.batch, patience=None,
+            few_steps=True, optimizer="radam", precision="fp32",
         )  # fmt: skip
         self.rows = np.arange(rows)
+
+    @staticmethod
+    def _features(draw: np.random.Generator, rows: int, places: int, width: int) -> Features:
+        vectors, there = draw.normal(size=(rows * places, width)).astype(np.float16), np.ones(rows, np.bool_)
+        if places == 1:
+            return Features(vectors, there)
+        starts = np.arange(rows, dtype=np.int64)[:, None] * places
+        return Features(vectors, there, starts, np.full((rows, 1), places, np.int32), least=places)
 
     def cached(self) -> float:
         """Rows per second on features."""
@@ -89,35 +159,38 @@ class Bench:
         return clock.rows_per_s(self.recipe.batch)
 
     def research(self) -> float:
-        """Rows per second with the text encoder run on every batch."""
+        """Rows per second with the encoders run on every batch."""
         model = CategoryModel(self.config, encoders=False)
-        model.text_encoder = TextEncoder(self.bert, "pooler").requires_grad_(False)
+        shape = self.shape
+        model.text_encoder = TextEncoder(shape.bert, shape.pooling, not shape.sequence)
+        if shape.sequence:
+            model.image_encoder = ImageEncoder("v1.5", self.config.image_layers, shape.grid)
+            model.image_encoder.to(memory_format=torch.channels_last)
 
         def arguments(rows: Rows, _: Dice | None) -> Arguments:
-            ids_BT = torch.from_numpy(self.ids[rows])
-            found = self.inputs.take(rows, self.config) | {"text_BTD": None, "text_mask_BT": None}
-            return found | {"ids_BT": ids_BT, "mask_BT": torch.ones_like(ids_BT)}
+            taken = {"pixels_BCXX": None} | self.inputs.take(rows, self.config)
+            if shape.sequence:
+                taken |= {"pixels_BCXX": self.pixels[rows], "image_BND": None}
+            read = ("pixels_BCXX", "image_BND")
+            return {"ids_BT": torch.from_numpy(self.ids[rows])} | {name: taken[name] for name in read}
 
         clock = _Clock()
-        task = Task(
-            Tuned(model, Tune(), None), arguments, self.inputs.taxonomy, self.inputs.targets, self.rows, self.rows[:0]
-        )
+        task = Task(_EachStep(model), arguments, self.inputs.taxonomy, self.inputs.targets, self.rows, self.rows[:0])
         fit(task, self.recipe, seed=0, stage="research", progress=clock, device=self.device)
         return clock.rows_per_s(self.recipe.batch)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Training on cached features against running BERT in each step.")
-    parser.add_argument("--small", action="store_true", help="a tiny model: only to see that it runs")
+    parser = argparse.ArgumentParser(description="Training on cached features against running encoders in each step.")
+    parser.add_argument("--shape", choices=tuple(SHAPES), default="seed")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--steps", type=int, default=40, help="of each run, the first 10 of which warm up")
-    parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    bench = Bench(given.small, given.batch, given.steps, device_of(given.device))
+    bench = Bench(SHAPES[given.shape], given.steps, device_of(given.device))
     pairs = np.array([(bench.cached(), bench.research()) for _ in range(given.pairs)])
-    found = summary(pairs) | {"device": bench.device, "threads": torch.get_num_threads(), "small": given.small}
+    found = summary(pairs) | {"device": bench.device, "threads": torch.get_num_threads(), "shape": given.shape}
     if given.json:
         print(json.dumps(found))
         return

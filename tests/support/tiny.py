@@ -107,7 +107,7 @@ def tiny_parts(
         torch.manual_seed(seed)
         model = CategoryModel(replace(tiny_config(taxonomy, modality, fusion), **changes)).eval()
         with torch.no_grad():  # spread the logits, so that answers differ between listings
-            for name, parameter in model.fusion.named_parameters():
+            for name, parameter in model.members.named_parameters():
                 if "heads." in name:
                     parameter.mul_(3.0)
     return TinyParts(

@@ -1,11 +1,11 @@
 """Trains one variant on features that all variants share, and says what it makes of the held parts.
 
-The encoders are frozen, so they are made or loaded once, and features are computed once. After train.py's steps 1
-and 2; before runs.py, which takes a Learner as it is.
+The encoders are frozen, so they are made or loaded once, and features are computed once for each kind of keys. After
+train.py's steps 1 and 2; before runs.py, which takes a Learner as it is.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,7 +23,7 @@ import training.weights
 from mmcat.family import ModelConfig
 from training.baselines import plain_answers
 from training.compare.kept import Arrays, code_digest
-from training.compare.plan import Variant
+from training.compare.plan import Keys, Variant
 from training.data import Dataset
 from training.errors import RecipeError
 from training.features import FeatureCache, fingerprint, titles
@@ -70,32 +70,52 @@ class Learner(Protocol):
 
 
 @dataclass(frozen=True)
-class FeatureLearner:
-    """Learns on cached features of frozen encoders, as train.py does."""
+class Material:
+    """What all variants of one kind of keys share: frozen encoders, and what they made of the listings."""
 
-    dataset: Dataset
-    split: Split
     recipe: Recipe
     encoders: Encoders
     inputs: Inputs
+
+
+@dataclass(frozen=True)
+class FeatureLearner:
+    """Learns on cached features of frozen encoders, as train.py does.
+
+    Args:
+        materials: by kind of keys; the first is that of variants which name none.
+    """
+
+    dataset: Dataset
+    split: Split
+    materials: Mapping[Keys, Material]
     progress: Progress
     device: str
 
+    @property
+    def recipe(self) -> Recipe:
+        return self._of(None).recipe
+
+    def _of(self, variant: Variant | None) -> Material:
+        named = variant.keys if variant is not None else None
+        return self.materials[named if named is not None else next(iter(self.materials))]
+
     def facts(self, variant: Variant | None) -> dict[str, Any]:
-        made = self.encoders.model
-        text = hashlib.sha256("\n".join(titles(self.dataset, self.encoders.preprocessing)).encode())
+        of = self._of(variant)
+        made = of.encoders.model
+        text = hashlib.sha256("\n".join(titles(self.dataset, of.encoders.preprocessing)).encode())
         shared = {
             "split": self.split.fingerprint,
             "titles": text.hexdigest(),
             "encoders": [fingerprint(one) for one in (made.text_encoder, made.image_encoder) if one is not None],
-            "preprocessing": self.encoders.preprocessing.to_json(),
+            "preprocessing": of.encoders.preprocessing.to_json(),
             "shape": made.config.to_json(),
         }
         if variant is None:
             return shared | {"code": code_digest(str(training.baselines.__file__))}
         return shared | {
             "model": [*FAMILY[variant.model].shape(self.dataset.taxonomy)],
-            "recipe": self.recipe.fusion.model_dump(mode="json"),
+            "recipe": of.recipe.fusion.model_dump(mode="json"),
             "blocks": variant.blocks,
             "heads": variant.heads,
             "code": code_digest(*(str(module.__file__) for module in _LEARNING)),
@@ -103,20 +123,21 @@ class FeatureLearner:
 
     def there(self, part: str) -> dict[str, Any]:
         rows = self.split.rows(part, self.dataset)
-        found = {"text": self.inputs.text, "image": self.inputs.image}
+        inputs = self._of(None).inputs
+        found = {"text": inputs.text, "image": inputs.image}
         return {name: np.ones(len(rows), np.bool_) if one is None else one.there[rows] for name, one in found.items()}
 
     def learn(self, variant: Variant, seed: int, parts: tuple[str, ...]) -> Arrays:
-        modality = FAMILY[variant.model].modality
-        if variant.model in self.encoders.singles:
-            model = self.encoders.singles[variant.model]  # trained whole in step 1 or 2, of which there is one
+        of, modality = self._of(variant), FAMILY[variant.model].modality
+        if variant.model in of.encoders.singles:
+            model = of.encoders.singles[variant.model]  # trained whole in step 1 or 2, of which there is one
         else:
             model = learn(
                 self._config(variant),
-                self.inputs,
+                of.inputs,
                 self.split.rows("train", self.dataset),
                 self.split.rows("select", self.dataset),
-                self.recipe.fusion,
+                of.recipe.fusion,
                 seed=seed,
                 progress=self.progress,
                 stage=f"{variant.name}, seed {seed}",
@@ -126,20 +147,21 @@ class FeatureLearner:
         for part in parts:
             for withheld in (None, *(WITHHELD if modality == "both" else ())):
                 name = part if withheld is None else f"{part} without {withheld}"
-                levels = logits(model, self.inputs, self.split.rows(part, self.dataset), withheld)
+                levels = logits(model, of.inputs, self.split.rows(part, self.dataset), withheld)
                 found |= {f"{name}.{level}": level_NC for level, level_NC in enumerate(levels)}
         return found
 
     def plain(self, part: str) -> Arrays:
-        if self.inputs.text is None or self.inputs.image is None:
+        of = self._of(None)
+        if of.inputs.text is None or of.inputs.image is None:
             return {}
-        texts = titles(self.dataset, self.encoders.preprocessing)
+        texts = titles(self.dataset, of.encoders.preprocessing)
         train_rows, held_rows = (self.split.rows(name, self.dataset) for name in ("train", part))
-        vectors = (self.inputs.text, self.inputs.image)
+        vectors = (of.inputs.text, of.inputs.image)
         return dict(plain_answers(texts, vectors, self.dataset.targets, train_rows, held_rows, self.progress))
 
     def _config(self, variant: Variant) -> ModelConfig:
-        config = self.encoders.config(*FAMILY[variant.model].shape(self.dataset.taxonomy))
+        config = self._of(variant).encoders.config(*FAMILY[variant.model].shape(self.dataset.taxonomy))
         return replace(config, blocks=variant.blocks or config.blocks, heads=variant.heads or config.heads)
 
 
@@ -150,6 +172,7 @@ def feature_learner(
     encoders: str | Path | None,
     cache: Path,
     progress: Progress,
+    keys: Sequence[Keys] = (),
     shares: Mapping[str, float] = SHARES,
     seed: int = 0,
     device: str = "cpu",
@@ -157,6 +180,7 @@ def feature_learner(
     """Makes or loads the encoders and computes features that are not cached; blocks for minutes.
 
     Args:
+        keys: kinds of keys that will be asked for; none: the recipe's.
         seed: of the split, and of encoders that are trained from nothing.
 
     Raises:
@@ -167,12 +191,15 @@ def feature_learner(
         raise RecipeError(f"{dataset.name} is too small to compare on: its part select has no rows")
     if recipe.fusion.tune.image_blocks or recipe.fusion.tune.text_layers:
         raise RecipeError(f"{recipe.name} tunes encoders, and a comparison shares them: set fusion.tune to 0 blocks")
-    train_rows, select_rows = (split.rows(part, dataset) for part in ("train", "select"))
-    steps = EncoderSteps(dataset, recipe, train_rows, select_rows, seed, progress, encoders=encoders, device=device)
-    made = steps.run()
-    features = FeatureCache(cache, recipe.features)
-    assert made.tokenizer is not None  # noqa: S101  the steps make encoders of both modalities
-    text = features.text(dataset, made.model, made.tokenizer, made.preprocessing, progress)
-    image = features.image(dataset, made.model, made.preprocessing, progress, recipe.photo.views)
-    inputs = Inputs(dataset.taxonomy, dataset.targets, text, image)
-    return FeatureLearner(dataset, split, recipe, made, inputs, progress, device)
+    materials: dict[Keys, Material] = {}
+    for kind in keys or (recipe.fusion.keys,):
+        of = recipe.with_keys(kind, one_cell=dataset.photo_vectors is not None)
+        train_rows, select_rows = (split.rows(part, dataset) for part in ("train", "select"))
+        steps = EncoderSteps(dataset, of, train_rows, select_rows, seed, progress, encoders=encoders, device=device)
+        made = steps.run()
+        features = FeatureCache(cache, of.features)
+        assert made.tokenizer is not None  # noqa: S101  the steps make encoders of both modalities
+        text = features.text(dataset, made.model, made.tokenizer, made.preprocessing, progress)
+        image = features.image(dataset, made.model, made.preprocessing, progress, of.photo.views)
+        materials[kind] = Material(of, made, Inputs(dataset.taxonomy, dataset.targets, text, image))
+    return FeatureLearner(dataset, split, materials, progress, device)

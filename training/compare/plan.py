@@ -1,7 +1,8 @@
-"""What is compared: models, numbers of blocks and heads, seeds, the part that is measured; the first step."""
+"""What is compared: models, keys, numbers of blocks and heads, seeds, the part that is measured; the first step."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,22 +13,25 @@ from training.errors import RecipeError
 from training.train import FAMILY
 
 LATE = "late"  # joins the probabilities of "text" and "image": nothing of its own is trained
+Keys = Literal["pooled", "sequence"]
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One model to be trained; blocks and heads only where a model has them, None: the recipe's."""
+    """One model to be trained; keys, blocks and heads only where a model has them, None: the recipe's."""
 
     model: str
+    keys: Keys | None = None
     blocks: int | None = None
     heads: int | None = None
 
     @property
     def name(self) -> str:
         """As it stands in tables."""
+        keys = "" if self.keys is None else f", {self.keys}"
         blocks = "" if self.blocks is None else f", {self.blocks} block{'s' * (self.blocks > 1)}"
         heads = "" if self.heads is None else f", {self.heads} head{'s' * (self.heads > 1)}"
-        return f"{self.model}{blocks}{heads}"
+        return f"{self.model}{keys}{blocks}{heads}"
 
     @property
     def crosses(self) -> bool:
@@ -40,7 +44,8 @@ class Plan(BaseModel):
 
     Args:
         models: of training.train.FAMILY, and "late" for the late fusion of text's and image's probabilities.
-        blocks, heads: every pair of them for each cross-attention; empty: the recipe's own.
+        keys, blocks, heads: every combination of them for each cross-attention; empty: the recipe's own. Other models
+            read the recipe's keys, or the first that are named here.
         seeds: of the weights, 0 … seeds - 1; the split has one seed for all.
         part: what is measured; rivals are chosen on `select` in any case.
     """
@@ -48,6 +53,7 @@ class Plan(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     models: Annotated[tuple[str, ...], Field(min_length=1)] = ("text", "image", "concat", LATE, "cross")
+    keys: tuple[Keys, ...] = ()
     blocks: tuple[Annotated[int, Field(ge=1, le=12)], ...] = ()
     heads: tuple[Annotated[int, Field(ge=1)], ...] = ()
     seeds: Annotated[int, Field(ge=1)] = 5
@@ -76,9 +82,8 @@ class Plan(BaseModel):
         if not Variant(name).crosses:
             yield Variant(name)
             return
-        for blocks in self.blocks or (None,):
-            for heads in self.heads or (None,):
-                yield Variant(name, blocks, heads)
+        for keys, blocks, heads in product(self.keys or (None,), self.blocks or (None,), self.heads or (None,)):
+            yield Variant(name, keys, blocks, heads)
 
     @classmethod
     def load(cls, path: Path) -> "Plan":

@@ -6,11 +6,12 @@ measured decides nothing. Differences are of the mean correctness per listing ov
 After runs.py; before tables.py.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import log_softmax
 
 from mmcat.calibration import fit_temperature
 from mmcat.paths import PathIndex
@@ -80,14 +81,26 @@ class Judge:
         self.groups = group_labels(learner.dataset, rows[self._part])
 
     def standings(self) -> list[Standing]:
-        """In the plan's order."""
+        """Each model over its seeds, in the plan's order."""
+        seeds = range(self._runs.plan.seeds)
+        return self._standings(lambda variant: [self._runs.learned[variant, seed] for seed in seeds])
+
+    def together(self) -> list[Standing]:
+        """The same where the models of all seeds answer together, by the mean of their log-probabilities."""
+        seeds = range(self._runs.plan.seeds)
+        return self._standings(lambda variant: [_mean([self._runs.learned[variant, seed] for seed in seeds])])
+
+    def _standings(self, arrays_of: Callable[[Variant], Sequence[Arrays]]) -> list[Standing]:
         plan = self._runs.plan
         found: list[Standing] = []
         for name in plan.models:
             if name == LATE:
-                found.append(self._standing(LATE, [self._late(seed) for seed in range(plan.seeds)]))
+                singles = zip(*(arrays_of(Variant(single)) for single in SINGLES), strict=True)
+                found.append(self._standing(LATE, [self._late(text, image) for text, image in singles]))
             else:
-                found += [self._trained(variant) for variant in plan.variants if variant.model == name]
+                found += [
+                    self._trained(variant, arrays_of(variant)) for variant in plan.variants if variant.model == name
+                ]
         return found
 
     def plain(self) -> list[Standing]:
@@ -129,9 +142,7 @@ class Judge:
     def _difference(self, ours: Sequence[Bools], theirs: Sequence[Bools]) -> Interval:
         return paired_difference(ours, theirs, self.groups)
 
-    def _trained(self, variant: Variant) -> Standing:
-        seeds = range(self._runs.plan.seeds)
-        arrays = [self._runs.learned[variant, seed] for seed in seeds]
+    def _trained(self, variant: Variant, arrays: Sequence[Arrays]) -> Standing:
         answered = []
         for one in arrays:
             levels = {part: _levels(one, part) for part in ("select", "calibrate", self._part)}
@@ -152,10 +163,10 @@ class Judge:
         right: Bools = scores.argmax(axis=1) == self._targets[self._part]
         return right
 
-    def _late(self, seed: int) -> dict[str, Answers]:
+    def _late(self, text: Arrays, image: Arrays) -> dict[str, Answers]:
         """Answers of the late fusion by part; weight and mean chosen on `select`."""
         parts = ("select", "calibrate", self._part)
-        singles = {part: (self._single("text", seed, part), self._single("image", seed, part)) for part in parts}
+        singles = {part: (self._single("text", text, part), self._single("image", image, part)) for part in parts}
         fused = fit_late_fusion(
             (*singles["calibrate"], self._targets["calibrate"]), (*singles["select"], self._targets["select"])
         )
@@ -163,8 +174,7 @@ class Judge:
         temperature = fit_temperature(scores["calibrate"], self._targets["calibrate"])
         return {part: answer_paths(scores_NP, self._taxonomy, temperature) for part, scores_NP in scores.items()}
 
-    def _single(self, model: str, seed: int, part: str) -> Single:
-        arrays = self._runs.learned[Variant(model), seed]
+    def _single(self, model: str, arrays: Arrays, part: str) -> Single:
         return Single(self._index.scores(_levels(arrays, part)), self._runs.learner.there(part)[model])
 
     def _standing(
@@ -194,6 +204,11 @@ class Judge:
         fitted = answered["calibrate"]
         threshold = threshold_for(fitted.probabilities, fitted.rows == self._targets["calibrate"], PRECISION)
         return accepted_at(threshold, answered[self._part].probabilities, right)
+
+
+def _mean(runs: Sequence[Arrays]) -> Arrays:
+    """Mean log-probabilities of each head."""
+    return {name: np.mean([log_softmax(one[name], axis=1) for one in runs], axis=0) for name in runs[0]}
 
 
 def _levels(arrays: Arrays, name: str) -> list[npt.NDArray[np.float32]]:

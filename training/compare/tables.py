@@ -31,8 +31,13 @@ def write_comparison(runs: Runs, folder: Path) -> str:
     judge = Judge(runs)
     standings, plain = judge.standings(), judge.plain()
     differences = judge.differences(standings, plain)
+    together = judge.together() if runs.plan.seeds > 1 else []
     folder.mkdir(parents=True, exist_ok=True)
-    text = "\n".join(_markdown(runs, standings, plain, differences))
+    lines = [*_markdown(runs, standings, plain, differences)]
+    if together:
+        lines += ["All seeds' models of a kind together, by the mean of their log-probabilities:", ""]
+        lines += [*_accuracies(together), *_differences(judge.differences(together, plain))]
+    text = "\n".join(lines)
     (folder / "comparison.md").write_text(text, encoding="utf-8")
     rows = [(one.name, one.interval.value, one.interval.low, one.interval.high) for one in [*standings, *plain]]
     (folder / "path-accuracy.svg").write_text(intervals(rows, "path accuracy, 95 %"), encoding="utf-8")
@@ -54,11 +59,7 @@ def _markdown(
         " deviation over seeds; intervals are 95 %, by a bootstrap over groups of the mean correctness per listing."
     )
     yield ""
-    levels = [f"level {level}" for level in range(1, 5)]
-    yield from _table(
-        ["model", "path accuracy", "95 %", "on select", *levels, "photo withheld", "title withheld"],
-        [_accuracy_row(one) for one in [*standings, *plain]],
-    )
+    yield from _accuracies([*standings, *plain])
     yield from _table(
         ["model", *(name for name, _ in _FIGURES), "accepted for 98 %", "of them right"],
         [_figure_row(one) for one in standings],
@@ -67,13 +68,25 @@ def _markdown(
         yield "Chosen on `select`: the cross-attention, its best rival, single and plain baseline. The smallest true"
         yield "difference that these listings would show (80 % power at 5 %) stands in the last column."
         yield ""
-        yield from _table(
-            ["difference", "role", "value", "95 %", "smallest"],
-            [
-                [_words(one), one.role, f"{one.interval.value:+.4f}", _interval(one), f"{one.interval.smallest:.4f}"]
-                for one in differences
-            ],
-        )
+        yield from _differences(differences)
+
+
+def _accuracies(standings: Sequence[Standing]) -> Iterable[str]:
+    levels = [f"level {level}" for level in range(1, 5)]
+    yield from _table(
+        ["model", "path accuracy", "95 %", "on select", *levels, "photo withheld", "title withheld"],
+        [_accuracy_row(one) for one in standings],
+    )
+
+
+def _differences(differences: Sequence[Difference]) -> Iterable[str]:
+    yield from _table(
+        ["difference", "role", "value", "95 %", "smallest"],
+        [
+            [_words(one), one.role, f"{one.interval.value:+.4f}", _interval(one), f"{one.interval.smallest:.4f}"]
+            for one in differences
+        ],
+    )
 
 
 def _words(one: Difference) -> str:

@@ -4,15 +4,41 @@ After training.shop; before splits.py. Photos are rendered small, at twice what 
 asked for, and then kept: training asks for each several times, and 8,000 take 40 MB.
 """
 
+from collections.abc import Sequence
+from dataclasses import fields
 from functools import lru_cache
 
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
 from training.data import Dataset, Row
+from training.errors import RecipeError
 from training.rows import Draft
 from training.shop.shop import PhotoState, Shop, ShopConfig
 
 PHOTO_PX = 96  # for a network of 48 px; rendering and decoding take 1.5 ms
 _KEPT = 50_000  # photos, 250 MB: all of the usual shop, and a bound for larger ones
 _NOTE = "{count} simulated listings (training.shop, seed {seed}, split {split}); free of any rights"
+
+
+def shop_config(changes: Sequence[str]) -> ShopConfig:
+    """The shop's training listings, with these of its parameters ("things=4") changed.
+
+    Raises:
+        RecipeError: no such parameter, or no such value.
+    """
+    known = [field.name for field in fields(ShopConfig)]
+    given = {}
+    for name, _, value in (change.partition("=") for change in changes):
+        if name not in known:
+            raise RecipeError(f"the shop has no {name}: it has {', '.join(known)}")
+        given[name] = yaml.safe_load(value)
+    try:
+        return TypeAdapter(ShopConfig).validate_python(given)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"]))
+        raise RecipeError(f"the shop cannot be so: {where + ': ' if where else ''}{problem['msg']}") from error
 
 
 def shop_dataset(config: ShopConfig, count: int, photo_px: int = PHOTO_PX, start: int = 0) -> Dataset:

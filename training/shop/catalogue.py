@@ -67,6 +67,13 @@ USES: dict[str, Words] = {
     "school": Words(("학생", "학교"), ("school", "student")),
 }
 
+CORNERS: dict[str, Words] = {  # where in a photo of several things the one is that is sold
+    "upper left": Words(("왼쪽위", "좌상단"), ("upper-left", "top-left")),
+    "upper right": Words(("오른쪽위", "우상단"), ("upper-right", "top-right")),
+    "lower left": Words(("왼쪽아래", "좌하단"), ("lower-left", "bottom-left")),
+    "lower right": Words(("오른쪽아래", "우하단"), ("lower-right", "bottom-right")),
+}
+
 # id: Korean name, English name. A node's parent is its id without the last two digits.
 _NODES: dict[str, tuple[str, str]] = {
     "10": ("패션의류", "Clothing"),

@@ -1,4 +1,4 @@
-"""Photo specifications and their rendering: a silhouette among clutter, as a JPEG of the size asked for.
+"""Photo specifications and their rendering: silhouettes among clutter, as a JPEG of the size asked for.
 
 A `PhotoSpec` is drawn once per listing; `render` makes the same picture at any size, small for training (about 1 ms at
 96 px) and several hundred px for the stream. Colours, place, clutter, light and file size are drawn without looking at
@@ -7,6 +7,7 @@ the category; the file is padded to its target with comment segments, so its len
 After silhouettes.py and draws.py; before shop.py. Decoding is mmcat.photos' work.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from math import cos, radians, sin, sqrt
@@ -24,6 +25,12 @@ Colour = tuple[int, int, int]
 _QUALITIES = (80, 55, 30, 12)
 _GRAIN_PX = 256
 _SEGMENT_BYTES = 65_535  # the longest JPEG segment, its two length bytes included, its marker not
+CORNERS = {
+    "upper left": (0.27, 0.27),
+    "upper right": (0.73, 0.27),
+    "lower left": (0.27, 0.73),
+    "lower right": (0.73, 0.73),
+}
 FULL_PX = 640  # the size at which `file_bytes` holds
 
 
@@ -40,20 +47,17 @@ class Blot:
 
 
 @dataclass(frozen=True, slots=True)
-class PhotoSpec:
-    """Everything a photo shows, in shares of its frame, so that it can be rendered at any size.
+class Thing:
+    """A silhouette and how it lies, in shares of the frame.
 
     Args:
         silhouette: a name of silhouettes.SILHOUETTES.
-        aspect: width ÷ height.
-        size: share of the frame that the silhouette covers.
-        stretch: width of the silhouette ÷ its own width, area kept.
-        file_bytes: length of the file at FULL_PX.
-        grain_seed: where in the grain tile this photo starts.
+        size: share of the frame that it covers.
+        stretch: its width ÷ its own width, area kept.
+        x, y: its middle.
     """
 
     silhouette: str
-    aspect: float
     size: float
     stretch: float
     turn_degrees: float
@@ -61,6 +65,21 @@ class PhotoSpec:
     x: float
     y: float
     colour: Colour
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoSpec:
+    """Everything a photo shows, in shares of its frame, so that it can be rendered at any size.
+
+    Args:
+        things: the one that is sold, then others that are not.
+        aspect: width ÷ height.
+        file_bytes: length of the file at FULL_PX.
+        grain_seed: where in the grain tile this photo starts.
+    """
+
+    things: tuple[Thing, ...]
+    aspect: float
     ground: Colour
     ground_below: Colour
     blots: tuple[Blot, ...]
@@ -70,11 +89,17 @@ class PhotoSpec:
 
 
 def draw_photo(
-    draws: Draws, silhouette: str, difficulty: float, clutter: float, file_bytes: tuple[int, int]
+    draws: Draws,
+    silhouette: str,
+    difficulty: float,
+    clutter: float,
+    file_bytes: tuple[int, int],
+    corners: Mapping[str, str] | None = None,
 ) -> PhotoSpec:
     """Draws a photo of this silhouette; nothing but the outline depends on it.
 
     Args:
+        corners: silhouette by corner where there are several; the first is the one that is sold.
         difficulty: 0 … 1; turns, stretches and moves the silhouette and lowers its contrast.
         clutter: mean number of blots.
         file_bytes: smallest and largest file at FULL_PX.
@@ -86,9 +111,8 @@ def draw_photo(
     stretch = 1 + draws.uniform(-0.25, 0.25) * difficulty
     room_x, room_y = _room(silhouette, size, aspect, stretch)
     off_centre = 0.3 + 0.7 * difficulty  # photographers centre what they sell
-    return PhotoSpec(
+    thing = Thing(
         silhouette=silhouette,
-        aspect=aspect,
         size=size,
         stretch=stretch,
         turn_degrees=draws.uniform(-14, 14) * difficulty,
@@ -96,6 +120,13 @@ def draw_photo(
         x=0.5 + off_centre * draws.uniform(-room_x, room_x),
         y=0.5 + off_centre * draws.uniform(-room_y, room_y),
         colour=colour,
+    )
+    things = tuple(
+        _in_corner(draws, thing, corner, name, ground, difficulty) for corner, name in (corners or {}).items()
+    )
+    return PhotoSpec(
+        things=things or (thing,),
+        aspect=aspect,
         ground=ground,
         ground_below=cast(Colour, tuple(min(255, max(0, part + draws.between(-25, 25))) for part in ground)),
         blots=tuple(_blot(draws) for _ in range(draws.between(0, round(2 * clutter)))),
@@ -146,11 +177,12 @@ def _pixels(spec: PhotoSpec, px: int) -> npt.NDArray[np.uint8]:
             (blot.y + blot.half_height) * high,
         )
         (pen.ellipse if blot.round else pen.rectangle)(corners, fill=blot.colour)
-    mask = Image.new("L", (wide, high))
-    mask_pen = ImageDraw.Draw(mask)
-    for filled, points in _placed(spec, wide, high):
-        mask_pen.polygon(points, fill=255 if filled else 0)
-    picture.paste(spec.colour, mask=mask)
+    for thing in spec.things:
+        mask = Image.new("L", (wide, high))
+        mask_pen = ImageDraw.Draw(mask)
+        for filled, points in _placed(thing, wide, high):
+            mask_pen.polygon(points, fill=255 if filled else 0)
+        picture.paste(thing.colour, mask=mask)
     if over > 1:
         picture = picture.reduce(over)
     grain = _grain(spec, height, width)
@@ -158,16 +190,16 @@ def _pixels(spec: PhotoSpec, px: int) -> npt.NDArray[np.uint8]:
     return pixels
 
 
-def _placed(spec: PhotoSpec, wide: int, high: int) -> list[tuple[bool, list[Point]]]:
+def _placed(thing: Thing, wide: int, high: int) -> list[tuple[bool, list[Point]]]:
     """The outline's polygons in pixels."""
-    scale = sqrt(spec.size * wide * high)
-    across, down = scale * sqrt(spec.stretch), scale / sqrt(spec.stretch)
-    if spec.mirrored:
+    scale = sqrt(thing.size * wide * high)
+    across, down = scale * sqrt(thing.stretch), scale / sqrt(thing.stretch)
+    if thing.mirrored:
         across = -across
-    cosine, sine = cos(radians(spec.turn_degrees)), sin(radians(spec.turn_degrees))
-    x0, y0 = spec.x * wide, spec.y * high
+    cosine, sine = cos(radians(thing.turn_degrees)), sin(radians(thing.turn_degrees))
+    x0, y0 = thing.x * wide, thing.y * high
     placed = []
-    for filled, points in outline(spec.silhouette).parts:
+    for filled, points in outline(thing.silhouette).parts:
         turned = [(x * across, y * down) for x, y in points]
         placed.append((filled, [(x0 + x * cosine - y * sine, y0 + x * sine + y * cosine) for x, y in turned]))
     return placed
@@ -195,6 +227,21 @@ def _padded(jpeg: bytes, missing: int) -> bytes:
         segments.append(b"\xff\xfe" + (length - 2).to_bytes(2, "big") + b"\x20" * (length - 4))
         missing -= length
     return jpeg[:2] + b"".join(segments) + jpeg[2:]
+
+
+def _in_corner(draws: Draws, like: Thing, corner: str, silhouette: str, ground: Colour, difficulty: float) -> Thing:
+    """A smaller thing in a corner of the frame, in a colour of its own."""
+    x, y = CORNERS[corner]
+    return Thing(
+        silhouette=silhouette,
+        size=like.size * 0.35,
+        stretch=like.stretch,
+        turn_degrees=draws.uniform(-14, 14) * difficulty,
+        mirrored=draws.chance(0.5),
+        x=x + draws.uniform(-0.03, 0.03),
+        y=y + draws.uniform(-0.03, 0.03),
+        colour=_contrasting(draws, ground, 110 - 60 * difficulty),
+    )
 
 
 def _room(silhouette: str, size: float, aspect: float, stretch: float) -> tuple[float, float]:

@@ -2,7 +2,8 @@
 
 Three kinds of listings make both modalities needed: of a `text` listing the photo shows only a box and the title says
 all; of a `photo` listing the title says only brand and codes and the photo decides; of a `both` listing the photo shows
-the thing and the title says for whom or for what. A million listings are made one by one and never held.
+the thing and the title says for whom or for what. Where photos show several things, the title says in which corner the
+one is that is sold. A million listings are made one by one and never held.
 
 After catalogue.py, titles.py, photos.py; before stream.py, photo_host.py and training.readers.shop.
 """
@@ -18,7 +19,7 @@ from mmcat.taxonomy import Taxonomy
 from training.shop import catalogue
 from training.shop.catalogue import Category
 from training.shop.draws import TOKEN_LIMIT, Draws, Tokens, key_of
-from training.shop.photos import FULL_PX, PhotoSpec, draw_photo, render
+from training.shop.photos import CORNERS, FULL_PX, PhotoSpec, draw_photo, render
 from training.shop.titles import Split, draw_title
 
 REVISIONS = 16  # versions of one listing; a token holds index · 16 + revision
@@ -55,7 +56,8 @@ class ShopConfig:
         skew: exponent of the Zipf law over paths; 0: all as common.
         label_noise: share of listings that their seller has put into a wrong path.
         difficulty: 0 … 1; turned, stretched, moved and pale silhouettes, misspelt words.
-        clutter: mean number of other things in a photo.
+        clutter: mean number of spots in a photo that are no things.
+        things: in a photo, 1 … 4; of several each has a corner, and the title names that of the one that is sold.
         absent_share, dead_share, broken_share: of listings, by state of the photo.
         photo_bytes: smallest and largest photo file at full size.
     """
@@ -68,6 +70,7 @@ class ShopConfig:
     label_noise: float = 0.02
     difficulty: float = 0.3
     clutter: float = 1.0
+    things: int = 1
     absent_share: float = 0.02
     dead_share: float = 0.01
     broken_share: float = 0.01
@@ -81,6 +84,8 @@ class ShopConfig:
             raise ValueError("shares of kinds, and shares of photo states, must not exceed 1 in sum")
         if min(self.skew, self.clutter, self.absent_share, self.dead_share, self.broken_share) < 0:
             raise ValueError("skew, clutter and shares must not be negative")
+        if not 1 <= self.things <= len(CORNERS):
+            raise ValueError(f"things must lie in 1 … {len(CORNERS)}, not {self.things}")
         if self.split not in ("train", "demo"):
             raise ValueError(f"split must be train or demo, not {self.split!r}")
 
@@ -139,9 +144,10 @@ class Shop:
         kind, category = self._category(draws)
         title_thing = category.thing if kind is Kind.TEXT else ""
         title_use = category.use if kind is not Kind.PHOTO else ""
-        title = draw_title(draws, config.split, title_thing, title_use, config.difficulty)
         silhouette = catalogue.BOX if kind is Kind.TEXT else category.thing
-        photo = draw_photo(draws, silhouette, config.difficulty, config.clutter, config.photo_bytes)
+        corners = self._corners(draws, silhouette)
+        title = draw_title(draws, config.split, title_thing, title_use, config.difficulty, next(iter(corners), ""))
+        photo = draw_photo(draws, silhouette, config.difficulty, config.clutter, config.photo_bytes, corners)
         state = self._photo_state(draws)
         path = category.ids
         if draws.chance(config.label_noise):
@@ -190,6 +196,13 @@ class Shop:
         if not product_id.startswith("p"):
             raise ValueError(f"not a product id: {product_id[:20]!r}")
         return self._product_tokens.show(product_id[1:])
+
+    def _corners(self, draws: Draws, sold: str) -> dict[str, str]:
+        """Silhouette by corner, the one that is sold first; empty where a photo shows one thing."""
+        if self.config.things == 1:
+            return {}
+        others = draws.shuffled([name for name in catalogue.THINGS if name != sold])
+        return dict(zip(draws.shuffled(list(CORNERS)), [sold, *others[: self.config.things - 1]], strict=False))
 
     def _category(self, draws: Draws) -> tuple[Kind, Category]:
         config = self.config

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-from training.shop.catalogue import THINGS, USES, Words
+from training.shop.catalogue import CORNERS, THINGS, USES, Words
 from training.shop.draws import Draws, key_of
 
 Split = Literal["train", "demo"]
@@ -63,10 +63,11 @@ class Title:
     brand: str
 
 
-def draw_title(draws: Draws, split: Split, thing: str, use: str, difficulty: float) -> Title:
+def draw_title(draws: Draws, split: Split, thing: str, use: str, difficulty: float, corner: str = "") -> Title:
     """Writes a title that names the thing and the use ("" where the photo has to say it).
 
     Args:
+        corner: where in the photo the thing is, if there are several.
         difficulty: 0 … 1; with a tenth of it a category word loses or doubles a letter.
     """
     language = _LANGUAGES[draws.weighted(_LANGUAGE_CUMULATIVE)]
@@ -75,7 +76,7 @@ def draw_title(draws: Draws, split: Split, thing: str, use: str, difficulty: flo
     characters = round(words * draws.uniform(*_WORD_LENGTH[language]))
     hangul = round(characters * draws.uniform(*_HANGUL_SHARE[language]))
     brand = _brand(draws, split, language)
-    named = [_misspelt(draws, word, difficulty) for word in _named(draws, language, thing, use)]
+    named = [_misspelt(draws, word, difficulty) for word in _named(draws, language, thing, use, corner)]
     said = " ".join([brand, *named])
     fillers = _fillers(
         draws,
@@ -107,9 +108,10 @@ def _brand(draws: Draws, split: Split, language: Language) -> str:
     return brand_name(number, korean=language == "korean" or (language == "mixed" and coin))
 
 
-def _named(draws: Draws, language: Language, thing: str, use: str) -> list[str]:
-    """The category words, use and thing in either order, in the title's language."""
-    named = [_word(draws, language, words[name]) for words, name in ((USES, use), (THINGS, thing)) if name]
+def _named(draws: Draws, language: Language, thing: str, use: str, corner: str) -> list[str]:
+    """Use, thing and corner in any order, in the title's language."""
+    said = ((USES, use), (THINGS, thing), (CORNERS, corner))
+    named = [_word(draws, language, words[name]) for words, name in said if name]
     return draws.shuffled(named)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mmcat.paths import PathIndex
 from tests.unit.training.small import small_recipe, write_encoders, write_folder
 from training.compare.kept import Arrays, Kept
 from training.compare.learners import FeatureLearner, feature_learner
@@ -88,10 +89,35 @@ def test_a_comparison_that_was_stopped_goes_on_from_the_next_run(learner: Featur
     run(plan, counting, Kept(tmp_path), Quiet(), Looks())
     assert len(counting.trained) == 5
     fusion = learner.recipe.fusion.model_copy(update={"lr": 0.02})
-    again = Counting(replace(learner, recipe=learner.recipe.model_copy(update={"fusion": fusion})))
+    pooled = learner.materials["pooled"]
+    changed = replace(pooled, recipe=learner.recipe.model_copy(update={"fusion": fusion}))
+    again = Counting(replace(learner, materials={"pooled": changed}))
     with pytest.raises(KeyboardInterrupt):
         run(plan, again, Kept(tmp_path), Quiet(), Looks())
     assert again.trained[0] == ("text", 0)
+
+
+def test_pooled_and_sequence_keys_stand_in_one_comparison(tmp_path: Path) -> None:
+    recipe = small_recipe()
+    fusion, photo = recipe.fusion.model_copy(update={"epochs": 2}), recipe.photo.model_copy(update={"px": 64})
+    plan = Plan(models=("concat", "cross"), keys=("pooled", "sequence"), seeds=1)
+    learner = feature_learner(
+        read_folder(write_folder(tmp_path / "small")),
+        recipe.model_copy(update={"fusion": fusion, "photo": photo}),
+        keys=plan.keys,
+        encoders=write_encoders(tmp_path / "encoders"),
+        cache=tmp_path / "cache",
+        progress=Quiet(),
+    )
+    runs = run(plan, learner, Kept(tmp_path / "runs"), Quiet(), Looks())
+    assert [one.name for one in Judge(runs).standings()] == ["concat", "cross, pooled", "cross, sequence"]
+    pooled, sequence = (learner.materials[one].inputs.image for one in plan.keys)
+    assert pooled is not None
+    assert sequence is not None
+    rows = np.arange(3)
+    assert pooled.take(rows)[0].shape == (3, 1, 3072)
+    assert sequence.take(rows)[0].shape == (3, 5, 2048), "four cells, and layer3 in front of them"
+    assert learner.recipe.fusion.keys == "pooled", "other models read what is named first"
 
 
 def test_a_file_cut_off_half_way_is_made_again(tmp_path: Path) -> None:
@@ -128,7 +154,16 @@ def test_the_tables_say_every_model_and_every_difference(runs: Runs, tmp_path: P
         "plain title_and_photo",
     ):
         assert f"| {name} |" in text
-    for said in ("best rival", "best single", "best plain", "four argmaxes", "photo withheld − text", "±", "smallest"):
+    for said in (
+        "best rival",
+        "best single",
+        "best plain",
+        "four argmaxes",
+        "photo withheld − text",
+        "±",
+        "smallest",
+        "together",
+    ):
         assert said in text
     assert (tmp_path / "out" / "comparison.md").read_text() == text
     for plot in ("path-accuracy.svg", "differences.svg"):
@@ -144,6 +179,17 @@ def test_figures_are_those_of_the_kept_logits(runs: Runs) -> None:
     assert concat.interval.value == pytest.approx(np.mean([right.mean() for right in concat.right]))
     assert len(concat.right[0]) == len(targets) == len(judge.groups)
     assert set(concat.withheld) == {"image", "text"}
+
+
+def test_seeds_together_answer_by_the_mean_of_their_log_probabilities(runs: Runs) -> None:
+    judge = Judge(runs)
+    (together,) = [one for one in judge.together() if one.name == "concat"]
+    index, rows = PathIndex(runs.learner.dataset.taxonomy), runs.learner.split.rows("test", runs.learner.dataset)
+    scores = np.zeros((len(rows), len(runs.learner.dataset.taxonomy)))
+    for seed in range(2):
+        scores += index.scores([runs.learned[Variant("concat"), seed][f"test.{level}"] for level in range(4)])
+    assert (together.right[0] == (scores.argmax(axis=1) == runs.learner.dataset.targets[rows])).all()
+    assert len(together.right) == 1
 
 
 def test_rivals_are_chosen_on_select_whatever_the_measured_part_says(runs: Runs) -> None:

@@ -1,7 +1,10 @@
 """Learning on features: the loss falls, the best epoch's weights are kept, missing modalities and views are learned."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 
 from mmcat.paths import PathIndex
 from mmcat.taxonomy import Taxonomy
@@ -31,6 +34,21 @@ def test_the_weights_are_those_of_the_best_epoch_and_not_of_the_last() -> None:
     assert (answers == data.targets[select]).mean() == pytest.approx(max(run.fitted.accuracies))
     assert run.fitted.best_epoch is not None
     assert run.fitted.accuracies[run.fitted.best_epoch - 1] == max(run.fitted.accuracies)
+
+
+def test_members_are_learned_apart_and_answer_by_the_mean_of_their_log_probabilities() -> None:
+    data, few = inputs(), recipe(epochs=3)
+
+    def answers(members: int, seed: int) -> list[np.ndarray]:
+        shape = replace(config(), members=members)
+        model = learn(shape, data, ROWS, ROWS, few, seed=seed, progress=Quiet(), stage="test").model
+        return logits(model, data, ROWS)
+
+    together, first, second = answers(2, 0), answers(1, 0), answers(1, 1_000)
+    for both_NC, one_NC, other_NC in zip(together, first, second, strict=True):
+        apart = [torch.log_softmax(torch.from_numpy(each), dim=-1) for each in (one_NC, other_NC)]
+        assert both_NC == pytest.approx(((apart[0] + apart[1]) / 2).numpy(), abs=1e-5)
+        assert not np.allclose(one_NC, other_NC, atol=0.1)
 
 
 def test_with_modality_dropout_a_withheld_photo_costs_less() -> None:

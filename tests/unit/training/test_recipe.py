@@ -37,6 +37,7 @@ def test_the_published_values_stand_in_their_recipe() -> None:
         ("name: x\nencoders: pretrained\nfusion: {width: 30, heads: 4}\n", "4 heads do not divide the width 30"),
         ("name: x\nencoders: scratch\n", "need text_training and image_training"),
         ("name: x\nencoders: pretrained\nfusion: {lr: -1}\n", "fusion.lr"),
+        ("name: x\nencoders: pretrained\nfusion: {members: 3, tune: {text_layers: 1}}\n", "members share frozen"),
         ("name: x\nencoders: pretrained\nfusion: {batch: 4, accumulate: 8}\n", "4 cannot pass in 8 pieces"),
         ("name: x\nencoders: pretrained\ntext: {fields: [title, price]}\n", "title, brand, maker, model, not price"),
         ("name: x\nencoders: pretrained\ntext: {morphemes: true}\n", "set tokenizer to bpe"),

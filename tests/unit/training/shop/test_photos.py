@@ -27,7 +27,7 @@ def test_a_small_photo_decodes_and_is_as_long_as_its_specification_says(index: i
     drawn = spec(index, silhouette)
     jpeg = render(drawn, px)
     assert decode(jpeg, 48).shape == (48, 48, 3)
-    twin = render(replace(drawn, silhouette="box"), px)
+    twin = render(replace(drawn, things=(replace(drawn.things[0], silhouette="box"),)), px)
     assert len(twin) == len(jpeg)
 
 
@@ -67,14 +67,29 @@ def test_small_and_full_renderings_show_the_same_picture(silhouette: str) -> Non
 def test_every_thing_covers_the_share_that_was_drawn(silhouette: str) -> None:
     black, white = (0, 0, 0), (255, 255, 255)
     for index in range(5):
-        drawn = replace(
-            spec(index, silhouette), ground=white, ground_below=white, colour=black, blots=(), grain=0.0, aspect=1.0
-        )
+        drawn = spec(index, silhouette)
+        thing = replace(drawn.things[0], colour=black)
+        drawn = replace(drawn, things=(thing,), ground=white, ground_below=white, blots=(), grain=0.0, aspect=1.0)
         with Image.open(io.BytesIO(render(drawn, 240))) as image:
             covered = 1 - np.asarray(image.convert("L")).mean() / 255
-        assert covered == pytest.approx(drawn.size, rel=0.05)
+        assert covered == pytest.approx(thing.size, rel=0.05)
 
 
 def test_nothing_but_the_outline_and_its_room_depends_on_the_thing() -> None:
     shoe, guitar = spec(9, "shoe"), spec(9, "guitar")
-    assert replace(shoe, silhouette="guitar", x=guitar.x, y=guitar.y) == guitar
+    (thing,), (other,) = shoe.things, guitar.things
+    assert replace(shoe, things=(replace(thing, silhouette="guitar", x=other.x, y=other.y),)) == guitar
+
+
+def test_of_several_things_each_lies_in_its_corner() -> None:
+    corners = {"lower right": "shoe", "upper left": "guitar"}
+    drawn = draw_photo(Draws(KEY, 5), "shoe", 0.4, 0.0, (60_000, 120_000), corners)
+    assert [thing.silhouette for thing in drawn.things] == ["shoe", "guitar"]
+    with Image.open(io.BytesIO(render(replace(drawn, grain=0.0), 240))) as image:
+        dark = np.asarray(image.convert("L")).astype(float) < 150
+    quarter = {name: dark[rows, columns].mean() for name, (rows, columns) in {
+        "upper left": (slice(0, 120), slice(0, 120)), "upper right": (slice(0, 120), slice(120, None)),
+        "lower left": (slice(120, None), slice(0, 120)), "lower right": (slice(120, None), slice(120, None)),
+    }.items()}  # fmt: skip
+    assert min(quarter["upper left"], quarter["lower right"]) > 0.1
+    assert max(quarter["upper right"], quarter["lower left"]) < 0.05

@@ -4,12 +4,15 @@ import tracemalloc
 from collections import Counter
 from dataclasses import replace
 from itertools import islice, pairwise
+from math import dist
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.shop import catalogue
+from training.errors import RecipeError
+from training.readers.shop import shop_config
+from training.shop import catalogue, photos
 from training.shop.draws import TOKEN_LIMIT, Draws, Tokens, key_of
 from training.shop.shop import MOST_LISTINGS, REVISIONS, Kind, PhotoState, Shop, ShopConfig, ShopListing
 from training.shop.titles import BRAND_RANGES, TEMPLATES
@@ -66,6 +69,23 @@ def test_the_splits_share_no_template_and_the_demo_knows_unseen_brands() -> None
     assert demo - train
 
 
+def test_where_a_photo_shows_several_things_the_title_names_the_corner_of_the_one_that_is_sold() -> None:
+    assert set(catalogue.CORNERS) == set(photos.CORNERS)
+    names = {word for words in catalogue.CORNERS.values() for word in (*words.korean, *words.english)}
+    corners = Counter[str]()
+    for listing in some(400, things=3, difficulty=0.0, absent_share=0.0):
+        assert listing.photo is not None
+        sold, *others = listing.photo.things
+        assert len(others) == 2
+        assert sold.silhouette not in {other.silhouette for other in others}
+        corner = min(photos.CORNERS, key=lambda name: dist(photos.CORNERS[name], (sold.x, sold.y)))
+        corners[corner] += 1
+        words = catalogue.CORNERS[corner]
+        assert {word for word in names if word in listing.title} & {*words.korean, *words.english}
+    assert min(corners.values()) > 60, "each as likely, whatever is sold"
+    assert not any(word in listing.title for word in names for listing in some(400))
+
+
 def test_the_tree_has_absent_levels_and_nodes_that_stop_and_go_on() -> None:
     tree = catalogue.taxonomy()
     ids = [tuple(node.id for node in path) for path in tree.paths]
@@ -87,7 +107,7 @@ def test_each_kind_says_what_it_should_and_no_more() -> None:
     for listing in some(2_000, difficulty=0.0, absent_share=0.0):
         category = by_ids[listing.content_path]
         assert listing.photo is not None
-        assert listing.photo.silhouette == (catalogue.BOX if listing.kind is Kind.TEXT else category.thing)
+        assert listing.photo.things[0].silhouette == (catalogue.BOX if listing.kind is Kind.TEXT else category.thing)
         said = words & set(listing.title.translate({ord(sign): " " for sign in "[](){}<>#"}).split())
         assert bool(said) == (listing.kind is Kind.TEXT), listing.title
         if listing.kind is Kind.PHOTO:
@@ -158,3 +178,13 @@ def test_weighted_draws_follow_their_weights() -> None:
 def test_a_configuration_out_of_range_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"must|sum"):
         ShopConfig(**wrong)  # type: ignore[arg-type]
+
+
+def test_parameters_of_the_shop_are_given_as_words_and_checked() -> None:
+    changed = shop_config(["things=4", "difficulty=0.6", "photo_bytes=[70000, 80000]"])
+    assert (changed.things, changed.difficulty, changed.photo_bytes) == (4, 0.6, (70_000, 80_000))
+    with pytest.raises(RecipeError, match="has no thing: it has seed"):
+        shop_config(["thing=4"])
+    for wrong in ("things=5", "things=many", "text_share=0.9"):
+        with pytest.raises(RecipeError, match="the shop cannot be so"):
+            shop_config([wrong])
