@@ -12,11 +12,12 @@ from consumer.errors import ConfigError
 from consumer.rank import Rank
 from consumer.replay import Replay
 from consumer.settings import Settings
+from consumer.spans import Bound
 from consumer.view import Ranked
 from mmcat.cli.processes import free_port
 from tests.support.broker import TopicNames, create_topics, end_offsets, read_topic, send
 from tests.support.outcomes import last_per_key, rank_of
-from tests.support.replays import a_model, a_plan, a_replay, fill_view, hold, register, replay_settings
+from tests.support.replays import a_model, a_plan, a_range, a_replay, fill_view, hold, register, replay_settings
 from training.shop.photo_host import PhotoHost
 
 pytestmark = pytest.mark.integration
@@ -101,7 +102,11 @@ def test_an_answer_that_saw_the_photo_stays_unless_told_otherwise(settings: Sett
     register(settings, "changed", photos=photo_host.url, title="another listing")
     photo_host.gone.set()
     before = end_offsets(settings.kafka.bootstrap_servers, settings.topics.output)
+    same_model = a_replay(settings, a_model(1), a_range(settings, end=Bound(offset=1)), allow_blind=True).run()
+    assert same_model.superseded["outranked"] == sum(same_model.outcomes.values()) > 0  # by completeness alone
+    foretold = Replay(settings, a_model(2), a_plan(settings, a_model(2)), compare=lambda *_: None).run()
     newer = a_replay(settings, a_model(2)).run()
+    assert foretold.superseded == newer.superseded
     assert newer.superseded == {"later_in_range": 1, "newer_in_view": 0, "photo_seen": 1, "outranked": 0}
     assert newer.outcomes["result"] == 1
     assert _keys(settings) == ["changed", "changed", "seen"]
