@@ -19,6 +19,7 @@ budget.py        what is held at once (pure)
 events.py        bytes to event, deletion or refusal (pure)
 reuse.py         answers that the view holds already
 fetch/           photos from addresses that strangers wrote
+order.py         what orders the events of a product (pure)
 ordering.py      the events of one product stay in order (pure)
 batching.py      READY listings to batches
 worker.py        the engine thread
@@ -42,15 +43,20 @@ view_connection.py  how Redis is reached: credentials, certificates, no second t
 view_reading.py  the output topic up to a pinned end
 view_rebuild.py  fills the view anew, beside the old one, and switches
 view_verify.py   says where view and topic differ
-replay.py        categorizes a range of a topic again
-view_guard.py    asks the view whether a late or replayed answer is outranked
-replay_pace.py   how fast a replay reads
-replay_range.py  what a replay would read
+view_guard.py    asks the view whether what it holds stays
 letter_reader.py reads the dead-letter topic
 letters.py       a dead letter as it is read back, and as it is sent again (pure)
 letter_journal.py  which dead letters were sent again (pure)
 letter_replay.py sends dead letters again
 spans.py         ranges as offsets, and what of them remains (pure)
+replay_range.py  what a replay would read
+replay_plan.py   a replay as it was decided once, kept as a file
+replay.py        works a plan: categorizes a range of a topic again
+replay_reader.py reads its offsets to their ends
+replay_sieve.py  which events need no work: what is newer is known
+replay_pace.py   keeps a replay to a rate
+replay_sinks.py  where outcomes go if not into the live topics
+replay_diff.py   which answers would change (pure)
 topics.py        makes the topics, or says what is wrong with them
 topic_plan.py    the topics as they should be (pure)
 schemas.py       what others rely on, generated: JSON Schemas, the table of settings

@@ -52,6 +52,7 @@ __all__ = [
     "make_producer",
     "make_transactional_producer",
     "refused",
+    "topic_identity",
     "transactional_id",
 ]
 
@@ -235,6 +236,20 @@ def ends(error: KafkaError) -> bool:
     TLS that fails is no such thing: so does the handshake with a broker that is just being stopped.
     """
     return error.fatal() or error.code() in _FATAL_CODES or (refused(error) and error.code() != KafkaError._SSL)
+
+
+def topic_identity(admin: AdminClient, name: str, timeout_s: float) -> tuple[str, int]:
+    """Id of a topic and number of its partitions: one that was deleted and made again has another id.
+
+    Blocks for twice `timeout_s` at most.
+
+    Raises:
+        KafkaException: the broker is away, or has no such topic.
+        TimeoutError: no answer.
+    """
+    (answer,) = admin.describe_topics(TopicCollection([name]), request_timeout=timeout_s).values()
+    found = answer.result(2 * timeout_s)
+    return str(found.topic_id), len(found.partitions)
 
 
 def _passed(settings: KafkaSettings, not_for: tuple[str, ...]) -> dict[str, str]:

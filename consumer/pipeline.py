@@ -28,10 +28,11 @@ from consumer.batching import Batcher
 from consumer.budget import Budget
 from consumer.dead_letters import dead_letter
 from consumer.delivery import Outcomes
-from consumer.events import MAX_VERSION, Code, Deletion, Event, Refusal, parse
+from consumer.events import Code, Deletion, Event, Refusal, parse
 from consumer.fetch import Fetched
 from consumer.metrics import Metrics
 from consumer.offsets import Lease
+from consumer.order import order_of
 from consumer.ordering import Ordering
 from consumer.records import Incoming, Outgoing
 from consumer.results import (
@@ -59,7 +60,6 @@ log = structlog.get_logger("mmcat.pipeline")
 PHOTO_RESERVE_BYTES: Final = 256 * 1024
 # Headers and framing of a dead letter, below what the topic accepts.
 DEAD_LETTER_ROOM_BYTES: Final = 32 * 1024
-VERSION_DIGITS: Final = len(str(MAX_VERSION))
 
 
 class Fetcher(Protocol):
@@ -220,16 +220,13 @@ class Pipeline:
         if incoming.fault:
             return Refusal(Code.RETRY_HEADERS, incoming.fault)
         parsed = parse(incoming.key, incoming.value, max_bytes=self._settings.limits.event_bytes)
-        if isinstance(parsed, Refusal) or self._settings.order_by == "timestamp":
-            return parsed
-        if _version(incoming, parsed) is None:
+        if not isinstance(parsed, Refusal) and order_of(incoming, parsed, self._settings.order_by) is None:
             return Refusal(Code.VERSION_MISSING, "order_by is version: events need `version`, deletions the header")
         return parsed
 
     def _order(self, work: Work) -> int:
-        if self._settings.order_by == "version" and not isinstance(work.parsed, Refusal):
-            return _version(work.incoming, work.parsed) or 0
-        return max(0, work.incoming.origin.timestamp_ms)
+        assert not isinstance(work.parsed, Refusal)  # noqa: S101 (a refusal is a dead letter by now)
+        return order_of(work.incoming, work.parsed, self._settings.order_by) or 0
 
     # late ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -488,14 +485,3 @@ class Pipeline:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _version(incoming: Incoming, parsed: Event | Deletion) -> int | None:
-    """The version that orders this event: its own, or a deletion's header `version`."""
-    if isinstance(parsed, Event):
-        return parsed.version
-    for name, value in incoming.headers:
-        # The length first: Python refuses to read an integer of thousands of digits.
-        if name == "version" and value.isdigit() and len(value) <= VERSION_DIGITS and int(value) <= MAX_VERSION:
-            return int(value)
-    return None

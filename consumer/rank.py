@@ -10,14 +10,15 @@ from mmcat.listing import ImageStatus
 AUTHORITY_MODEL: Final = 0
 AUTHORITY_DELETED: Final = 2
 LIMIT: Final = 2**53  # every part stays exact as a double, which is what Lua and JSON readers have
+FULL: Final = 2  # completeness of an answer that saw all there is of its listing
 
 _COMPLETENESS: Final = {
     ImageStatus.PENDING: 0,
     ImageStatus.UNAVAILABLE: 1,
     ImageStatus.REFUSED: 1,
     ImageStatus.UNDECODABLE: 1,
-    ImageStatus.USED: 2,
-    ImageStatus.ABSENT: 2,
+    ImageStatus.USED: FULL,
+    ImageStatus.ABSENT: FULL,
 }
 
 

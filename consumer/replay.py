@@ -1,137 +1,93 @@
 """Categorizes a range of a topic again, beside the live service and without disturbing it.
 
-It reads a bounded range (`replay_range`, `spans`) under a group of its own, sends it through the same pipeline, and
-asks the view before it publishes (`view_guard`): what the view ranks higher is `superseded`. While the view is away
-it waits. What was done is committed under its group: stopped and started again under it, a replay goes on there.
+    plan ─> first pass (what is newest) ─> read ─> sieve ─> pipeline ─> guard ─> broker, or a comparison
+
+It reads the offsets of its plan (`replay_plan`, `replay_reader`) twice: first to learn which event of each product is
+the last, then to work. What the range or the view outdates costs neither photo nor model (`replay_sieve`); the rest
+goes through the same pipeline as live events, and the view is asked before anything is published (`view_guard`):
+what it ranks higher is `superseded`. While the view is away it waits. What was done is committed under the plan's
+group: stopped and started again, a replay goes on there. As-of replays (into a shadow topic) skip nothing and ask
+nobody; comparisons (`replay_diff`) write nothing.
 
 The race that the view cannot see (a live result that is not in it yet) is mended by rank where the topic is read.
 """
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Final
 
 import structlog
 
 from consumer.delivery import Delivery
 from consumer.errors import FatalError
 from consumer.fetch import PhotoFetcher
-from consumer.intake import incoming
-from consumer.kafka import (
-    KafkaError,
-    KafkaException,
-    Message,
-    TopicPartition,
-    make_producer,
-)
+from consumer.kafka import KafkaException, TopicPartition, make_producer
 from consumer.metrics import Metrics
 from consumer.offsets import Lease, Offsets
 from consumer.pipeline import Pipeline
 from consumer.records import Incoming
 from consumer.replay_pace import Pace
-from consumer.replay_range import Range, Survey, look, open_consumer, survey
+from consumer.replay_plan import Plan, Summary, left, refuse_unfit
+from consumer.replay_range import open_consumer
+from consumer.replay_reader import RangeReader
+from consumer.replay_sieve import OUTDATED, Sieve, Unneeded
+from consumer.replay_sinks import Compare, Comparing, Shadow, Sink
 from consumer.settings import Settings
-from consumer.spans import Remaining, Span
+from consumer.spans import Span
 from consumer.view import View
 from consumer.view_guard import ViewGuard
 from consumer.worker import Model
 
-__all__ = ["Progress", "Range", "Replay", "Summary", "Survey", "look"]
-
 log = structlog.get_logger("mmcat.replay")
 
-OUTCOMES = ("result", "tombstone", "dead_letter", "superseded")
-CONSUME_S = 0.05
-CONSUME_RECORDS = 500
-IDLE_S = 0.02
-BROKER_S = 15.0
-PROGRESS_S = 0.2
+OUTCOMES: Final = ("result", "tombstone", "dead_letter", "superseded")
+CONSUME_RECORDS: Final = 500
+IDLE_S: Final = 0.02
+PROGRESS_S: Final = 0.2
 
-Progress = Callable[[int, int], None]
-"""Called now and then with how many offsets of the range are done and how many there are."""
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """What a replay did.
-
-    Args:
-        survey: what the range held when it began.
-        group_id: under which it can be gone on with.
-        outcomes: how many of each.
-        seconds: how long it took.
-        complete: whether the whole range has its outcomes; False when it was stopped.
-    """
-
-    survey: Survey
-    group_id: str
-    outcomes: dict[str, int]
-    seconds: float
-    complete: bool
-
-    def summary(self) -> dict[str, object]:
-        """As JSON."""
-        records = sum(self.outcomes.values())
-        return {
-            **self.survey.summary(),
-            "group": self.group_id,
-            "records": records,
-            "outcomes": self.outcomes,
-            "seconds": round(self.seconds, 3),
-            "records_per_second": round(records / self.seconds, 1) if self.seconds else None,
-            "complete": self.complete,
-        }
+Progress = Callable[[str, int, int], None]
+"""Called now and then with the stage, how many offsets of it are done, and how many there are."""
 
 
 class Replay:
-    """One replay: constructed, then `run` once.
+    """One run of a plan: constructed, then `run` once.
 
     Args:
         settings: of the live service, its topics and view above all.
         model: that answers.
-        wanted: the range.
-        rate: records a second at most; None is as fast as it goes.
+        plan: what to work; its group says what of it is done.
         on_progress: told now and then.
-
-    Raises:
-        ConfigError: the range cannot be replayed under these settings.
+        compare: told of each outcome instead of the broker; nothing is written and nothing committed then.
+        sample: work about so many of the events only, all of a product or none; None: all.
     """
 
     def __init__(
         self,
         settings: Settings,
         model: Model,
-        wanted: Range,
+        plan: Plan,
         *,
-        rate: float | None = None,
         on_progress: Progress | None = None,
+        compare: Compare | None = None,
+        sample: int | None = None,
     ) -> None:
-        self._settings, self._wanted, self._on_progress = settings, wanted, on_progress
+        self._settings, self._model, self._plan = settings, model, plan
+        self._on_progress, self._compare = on_progress, compare
         self._stopping = threading.Event()  # nothing more is read
         self._abandoned = threading.Event()  # nothing more is waited for
         self._death: BaseException | None = None
         self._failed: deque[Lease] = deque()
-        self._pace = Pace(rate)
+        self._pace = Pace(plan.rate)
+        self._told_at = time.monotonic()
         self._metrics = Metrics()
-        self._guard = ViewGuard(View.from_settings(settings.view), self._abandoned)
-        self._consumer = open_consumer(settings, wanted)
-        producer = make_producer(settings.kafka, extra={"message.max.bytes": settings.limits.dead_letter_bytes})
-        self._delivery = Delivery(producer, self._died)
-        self._pipeline = Pipeline(
-            settings,
-            model,
-            PhotoFetcher.from_settings(settings.photo),
-            self._delivery,
-            self._metrics,
-            on_failed=self._failed.append,
-            on_death=self._died,
-            outranked=self._guard,
-            attempt=1,
-        )
+        self._unneeded: Counter[Unneeded] = Counter()
+        view = View.from_settings(settings.view)
+        self._guard = ViewGuard(view, self._abandoned, keep_seen=not plan.allow_blind)
+        self._sieve = Sieve(settings, model.info.created_ms, self._guard, sample)
+        self._consumer = open_consumer(settings, plan.group)
         self._offsets = Offsets()
-        self._remaining = Remaining(())
         self._spans: tuple[Span, ...] = ()
 
     def stop(self) -> None:
@@ -144,105 +100,117 @@ class Replay:
         return self._guard.waiting
 
     def run(self) -> Summary:
-        """Replay the range; blocks until it is done or stopped.
+        """Replay what the plan's group has not done; blocks until it is done or stopped.
 
         Raises:
-            ConfigError: the topic cannot be replayed.
+            ConfigError: the plan cannot be worked with this model, these settings, this broker.
             FatalError: a part died, or the broker refuses; what was finished is committed.
             KafkaException: the broker is away before the first record.
         """
         began = time.monotonic()
         try:
-            found = survey(self._consumer, self._wanted.topic, self._wanted.start, self._wanted.end)
-            self._begin(found)
-            self._delivery.start()
-            self._pipeline.start()
-            try:
-                complete = self._read()
-            finally:
-                self._end()
+            refuse_unfit(self._settings, self._plan, self._model.info)
+            self._spans = left(self._consumer, self._plan)
+            self._total = sum(span.at_most for span in self._spans)
+            log.info("replay_started", topic=self._plan.topic, group=self._plan.group, at_most=self._total)
+            complete = self._first_pass() and self._work()
         finally:
+            self._guard.close()
             self._consumer.close()
         if self._death is not None:
             raise FatalError(f"the replay stopped, a part of it died: {self._death!r}") from self._death
-        return Summary(found, self._wanted.group_id, self._outcomes(), time.monotonic() - began, complete)
+        return Summary(self._plan, self._outcomes(), self._superseded(), time.monotonic() - began, complete)
 
     # What happens in the poll thread.
-    def _begin(self, found: Survey) -> None:
-        """Assign what the group has not done yet."""
-        topic = found.topic
-        asked = [TopicPartition(topic, span.partition) for span in found.spans]
-        done = {one.partition: one.offset for one in self._consumer.committed(asked, timeout=BROKER_S)} if asked else {}
-        starts = {span.partition: max(span.start, done.get(span.partition, 0)) for span in found.spans}
-        left = [Span(one.partition, starts[one.partition], one.end) for one in found.spans]
-        self._spans = tuple(one for one in left if one.start < one.end)
-        self._remaining = Remaining(self._spans)
-        self._consumer.assign([TopicPartition(topic, one.partition, one.start) for one in self._spans])
+    def _first_pass(self) -> bool:
+        """Learn what is newest in the range; returns False when stopped. As-of replays outdate nothing."""
+        if self._plan.as_of:
+            return True
+        reader = RangeReader(self._consumer, self._plan.topic, self._spans)
+        read = 0
+        while reader.open and not self._stopping.is_set():
+            records = reader.read(CONSUME_RECORDS)
+            self._sieve.note(records)
+            read += len(records)
+            self._tell("looking ahead", read)
+        return not self._stopping.is_set()
+
+    def _work(self) -> bool:
+        """Send the range through the pipeline; returns whether all of it has its outcomes."""
+        self._sink = self._make_sink()
+        topics = self._settings.topics.model_copy(update={"output": self._plan.output})
+        self._pipeline = Pipeline(
+            self._settings.model_copy(update={"topics": topics}),
+            self._model,
+            PhotoFetcher.from_settings(self._settings.photo),
+            self._sink,
+            self._metrics,
+            on_failed=self._failed.append,
+            on_death=self._died,
+            outranked=None if self._plan.as_of else self._guard,
+            attempt=1,
+        )
+        self._reader = RangeReader(self._consumer, self._plan.topic, self._spans)
         for one in self._spans:
-            self._offsets.begin((topic, one.partition))
-        log.info("replay_started", topic=topic, group=self._wanted.group_id, at_most=self._total)
+            self._offsets.begin((self._plan.topic, one.partition))
+        self._sink.start()
+        self._pipeline.start()
+        try:
+            return self._read()
+        finally:
+            self._end()
+
+    def _make_sink(self) -> Sink:
+        if self._compare is not None:
+            return Comparing(self._plan.output, self._guard, self._abandoned, self._compare)
+        limit = {"message.max.bytes": self._settings.limits.dead_letter_bytes}
+        delivery = Delivery(make_producer(self._settings.kafka, extra=limit), self._died)
+        return Shadow(delivery, self._plan.output) if self._plan.as_of else delivery
 
     def _read(self) -> bool:
         """Poll until everything in the range has its outcome; returns False when it was stopped before."""
-        committed_at = told_at = time.monotonic()
-        while self._remaining.open or self._pipeline.budget.items or self._failed:
+        committed_at = time.monotonic()
+        while self._reader.open or self._pipeline.budget.items or self._failed:
             if self._stopping.is_set():
                 return False
             self._read_again()
-            self._poll()
+            if not self._poll():
+                return False
             now = time.monotonic()
             if now - committed_at >= self._settings.commit_interval_s:
                 self._commit(self._offsets.changed())
                 committed_at = now
-            if self._on_progress is not None and now - told_at >= PROGRESS_S:
-                self._on_progress(self._passed(), self._total)
-                told_at = now
+            self._tell("replaying", self._passed())
         self._offsets.end([lease.partition for lease in self._offsets.leases])
-        self._commit({(self._wanted.topic, span.partition): span.end for span in self._spans})  # past empty offsets too
-        if self._on_progress is not None:
-            self._on_progress(self._total, self._total)
+        self._commit({(self._plan.topic, span.partition): span.end for span in self._spans})  # past empty offsets too
+        self._tell("replaying", self._total, last=True)
         return True
 
-    def _poll(self) -> None:
+    def _poll(self) -> bool:
+        """Take what there is room for; returns False when stopped with records in hand, which were never begun."""
         budget = self._pipeline.budget
         allowed = 0 if budget.full() else self._pace.allowed(min(CONSUME_RECORDS, budget.room))
-        if not allowed or not self._remaining.open:
+        if not allowed or not self._reader.open:
             self._stopping.wait(IDLE_S)
-            return
-        polled = self._consumer.consume(allowed, CONSUME_S)
-        taken = [work for message in polled if (work := self._taken(message)) is not None]
-        self._pace.spend(len(taken))
-        self._pipeline.submit(taken)
-
-    def _taken(self, message: Message) -> tuple[Incoming, Lease] | None:
-        """What a polled message means: a record of the range, the end of a partition, or an error."""
-        partition, offset, error = message.partition(), message.offset(), message.error()
-        if error is not None:
-            self._told(error, partition, offset)
-            return None
-        if partition is None or offset is None or not self._remaining.record(partition, offset):
-            return None
-        lease = self._offsets.lease((self._wanted.topic, partition))
-        if lease is None or lease.ended:
-            return None
-        lease.start(offset)
-        return incoming(message), lease
-
-    def _told(self, error: KafkaError, partition: int | None, offset: int | None) -> None:
-        if error.code() == KafkaError._PARTITION_EOF and partition is not None and offset is not None:
-            self._remaining.end_of_partition(partition, offset)
-        elif error.code() == KafkaError._AUTO_OFFSET_RESET and partition is not None:
-            where = TopicPartition(self._wanted.topic, partition)
-            low, _ = self._consumer.get_watermark_offsets(where, timeout=BROKER_S)
-            log.warning("replay_records_gone", partition=partition, up_to=low)
-            if (start := self._remaining.gone_up_to(partition, low)) is not None:
-                self._consumer.seek(TopicPartition(self._wanted.topic, partition, start))
-        elif error.fatal() or error.code() in (
-            KafkaError.TOPIC_AUTHORIZATION_FAILED,
-            KafkaError.GROUP_AUTHORIZATION_FAILED,
-            KafkaError.UNKNOWN_TOPIC_OR_PART,
-        ):
-            raise FatalError(f"the broker refuses to let {self._wanted.topic} be read: {error.str()}")
+            return True
+        records = self._reader.read(allowed)
+        reasons = [None] * len(records) if self._plan.as_of else self._sieve.sift(records, self._stopping)
+        if reasons is None:
+            return False
+        needed: list[tuple[Incoming, Lease]] = []
+        for record, reason in zip(records, reasons, strict=True):
+            lease = self._offsets.lease((record.place.topic, record.place.partition))
+            if lease is None or lease.ended:
+                continue  # to be read again from where it failed
+            lease.start(record.place.offset)
+            if reason is None:
+                needed.append((record, lease))
+            else:
+                lease.finish(record.place.offset)
+                self._unneeded[reason] += 1
+        self._pace.spend(len(needed))
+        self._pipeline.submit(needed)
+        return True
 
     def _read_again(self) -> None:
         """Where the broker did not take a record, go back to the first one that has no outcome."""
@@ -250,15 +218,12 @@ class Replay:
             lease = self._failed.popleft()
             if (start := lease.end()) is None:
                 continue  # another record of the same lease failed before: it was begun anew already
-            topic, partition = lease.partition
             self._offsets.begin(lease.partition)
-            end = next(span.end for span in self._spans if span.partition == partition)
-            self._remaining.again(Span(partition, start, end))
-            self._consumer.seek(TopicPartition(topic, partition, start))
-            log.warning("replay_reads_again", partition=partition, offset=start)
+            self._reader.again(lease.partition[1], start)
+            log.warning("replay_reads_again", partition=lease.partition[1], offset=start)
 
     def _commit(self, offsets: dict[tuple[str, int], int]) -> None:
-        if not offsets:
+        if not offsets or self._compare is not None:
             return
         try:
             self._consumer.commit(
@@ -276,23 +241,34 @@ class Replay:
         last = self._offsets.end([lease.partition for lease in self._offsets.leases])
         self._abandoned.set()  # under an ended lease nothing is finished, so what is called outranked now is not lost
         self._pipeline.stop()
-        self._delivery.stop()
-        self._guard.close()
+        self._sink.stop()
         self._commit(last)
 
-    @property
-    def _total(self) -> int:
-        return sum(span.at_most for span in self._spans)
+    # What is said of it.
+    def _tell(self, stage: str, done: int, *, last: bool = False) -> None:
+        now = time.monotonic()
+        if self._on_progress is not None and (last or now - self._told_at >= PROGRESS_S):
+            self._on_progress(stage, done, self._total)
+            self._told_at = now
 
     def _passed(self) -> int:
-        left = {lease.partition[1]: lease.committable() for lease in self._offsets.leases}
-        return sum((left[span.partition] or span.start) - span.start for span in self._spans)
+        done = {lease.partition[1]: lease.committable() for lease in self._offsets.leases}
+        return sum((done[span.partition] or span.start) - span.start for span in self._spans)
 
     def _outcomes(self) -> dict[str, int]:
         value = self._metrics.registry.get_sample_value
         found = {one: int(value("mmcat_listings_total", {"outcome": one}) or 0) for one in OUTCOMES}
-        found["superseded"] -= self._guard.unanswered
+        found["superseded"] = sum(self._superseded().values())
         return found
+
+    def _superseded(self) -> dict[str, int]:
+        value = self._metrics.registry.get_sample_value
+        after_work = int(value("mmcat_listings_total", {"outcome": "superseded"}) or 0) - self._guard.unanswered
+        return {
+            **{str(reason): self._unneeded[reason] for reason in OUTDATED},
+            "photo_seen": self._guard.seen_kept,
+            "outranked": after_work - self._guard.seen_kept,
+        }
 
     # What other threads tell.
     def _died(self, error: BaseException) -> None:

@@ -1,4 +1,4 @@
-"""What keeps a replay from crowding the live service out: it reads no faster than it was told to."""
+"""Keeps a replay to a rate, so that photo hosts, engine and readers of the topic stay with the live service."""
 
 import time
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """What a replay would read: a range of a topic turned into offsets that the broker has, fixed before the first record.
 
-Asks the broker, changes nothing: this is `mmcat replay --dry-run`. Comes before `replay`, which reads these spans.
+Asks the broker, changes nothing: this is `mmcat replay --dry-run`. Comes before `replay_plan`, which keeps these spans.
 """
 
 import time
@@ -68,33 +68,39 @@ class Survey:
 
 
 def look(settings: Settings, wanted: Range) -> Survey:
-    """Say what a replay would read and change nothing: `--dry-run`.
+    """Pin a range to offsets and look at its edges; changes nothing.
 
     Raises:
         ConfigError: the range or its topic cannot be replayed.
         KafkaException: the broker is away.
     """
-    consumer = open_consumer(settings, wanted)
+    refuse_source(settings, wanted.topic, wanted.group_id)
+    consumer = open_consumer(settings, wanted.group_id)
     try:
         return survey(consumer, wanted.topic, wanted.start, wanted.end)
     finally:
         consumer.close()
 
 
-def open_consumer(settings: Settings, wanted: Range) -> Consumer:
-    """A consumer that replays a range: it is told of the end of each partition.
+def refuse_source(settings: Settings, topic: str, group_id: str) -> None:
+    """Stop before a topic that is not one of events, or a group that others rely on.
 
     Raises:
-        ConfigError: the range is not one to replay.
+        ConfigError: it is one.
     """
     names, live = settings.topics, settings.kafka.group_id
-    ours = {names.output, names.review, names.dead_letter}
-    if wanted.topic in ours or wanted.topic.startswith(f"{names.retry_prefix}."):
-        raise ConfigError(f"{wanted.topic} is written by the service: replay the topic of its events, {names.input}")
-    if wanted.group_id in (live, f"{live}-view"):
-        raise ConfigError(f"the group {wanted.group_id} belongs to the live service: a replay needs one of its own")
+    if topic == names.dead_letter:
+        raise ConfigError(f"{topic} holds dead letters: they have a command of their own, mmcat dead-letter replay")
+    if topic in (names.output, names.review) or topic.startswith(f"{names.retry_prefix}."):
+        raise ConfigError(f"{topic} is written by the service: replay the topic of its events, {names.input}")
+    if group_id in (live, f"{live}-view"):
+        raise ConfigError(f"the group {group_id} belongs to the live service: a replay needs one of its own")
+
+
+def open_consumer(settings: Settings, group_id: str) -> Consumer:
+    """A consumer that reads ranges: it is told of the end of each partition."""
     extra = {"enable.partition.eof": True, "fetch.wait.max.ms": 50}
-    return make_consumer(settings.kafka, group_id=wanted.group_id, extra=extra)
+    return make_consumer(settings.kafka, group_id=group_id, extra=extra)
 
 
 def survey(consumer: Consumer, topic: str, start: Bound, end: Bound, timeout_s: float = TIMEOUT_S) -> Survey:

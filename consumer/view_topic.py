@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Final
 
 from consumer.errors import ViewError
-from consumer.kafka import Consumer, KafkaException, Message, TopicCollection, TopicPartition, make_admin
+from consumer.kafka import Consumer, KafkaException, Message, TopicPartition, make_admin, topic_identity
 from consumer.metrics import Metrics
 from consumer.rank import Rank
 from consumer.settings import KafkaSettings
@@ -34,9 +34,7 @@ class ViewTopic:
             KafkaException: the broker is away, or has no such topic.
             TimeoutError: no answer.
         """
-        (answer,) = self._admin.describe_topics(TopicCollection([self._name]), request_timeout=BROKER_S).values()
-        found = answer.result(2 * BROKER_S)
-        return str(found.topic_id), len(found.partitions)
+        return topic_identity(self._admin, self._name, BROKER_S)
 
     def refuse_other(self, kept: Positions, topic_id: str, partitions: int) -> None:
         """Stop at a view that was written from another topic.

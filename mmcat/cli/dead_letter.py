@@ -15,7 +15,7 @@ import typer
 
 from mmcat.cli.dead_letter_text import HEADINGS, counts, facts, json_line, lines, row, shown_value
 from mmcat.cli.options import Bootstrap, Config, load_settings
-from mmcat.cli.replay import read_bound
+from mmcat.cli.replay_words import read_bound
 from mmcat.cli.texts import CommandError, new_app, print_json, say
 
 if TYPE_CHECKING:

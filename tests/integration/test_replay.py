@@ -6,7 +6,6 @@ import sys
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Callable
 from contextlib import closing
 
 import pytest
@@ -14,7 +13,9 @@ from confluent_kafka import Producer
 
 from consumer.errors import ConfigError
 from consumer.rank import Rank
-from consumer.replay import Range, Replay, Summary
+from consumer.replay import Replay
+from consumer.replay_plan import Summary, make_plan
+from consumer.replay_range import Range
 from consumer.settings import Settings
 from consumer.spans import Bound
 from consumer.view import Ranked, View
@@ -24,31 +25,16 @@ from tests.integration.conftest import Bench, MakeBench
 from tests.support.broker import DEADLINE_S, TopicNames, committed, end_offsets, read_topic, send
 from tests.support.listings import Event, Kind, Mix, events
 from tests.support.outcomes import check_ranks, origin_of, rank_of, read_stream, wait_for_view
+from tests.support.replays import a_range, a_replay, replay_settings
 from tests.support.stub_model import StubModel
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
 
-def _settings(bootstrap: str, topics: TopicNames, view_url: str, view_prefix: str) -> Settings:
-    names = {name: getattr(topics, name) for name in ("input", "output", "review", "dead_letter", "retry_prefix")}
-    return Settings.model_validate(
-        {
-            "kafka": {"bootstrap_servers": bootstrap, "group_id": f"live-{view_prefix}"},
-            "topics": names,
-            "view": {"url": view_url, "prefix": view_prefix},
-            "shutdown_s": 5,
-        }
-    )
-
-
 @pytest.fixture
 def settings(apache_kafka: str, topics: TopicNames, valkey_url: str, view_prefix: str) -> Settings:
-    return _settings(apache_kafka, topics, valkey_url, view_prefix)
-
-
-def _range(settings: Settings, start: Bound | None = None, end: Bound | None = None) -> Range:
-    return Range(settings.topics.input, start or Bound(), end or Bound(), f"replay-{uuid.uuid4().hex[:10]}")
+    return replay_settings(apache_kafka, topics, valkey_url, view_prefix)
 
 
 def _send(settings: Settings, mix: Mix) -> list[Event]:
@@ -66,11 +52,15 @@ def _in_thread(replay: Replay) -> tuple[threading.Thread, list[Summary]]:
 
 def test_whole_range_has_its_outcomes_and_its_group_the_end(settings: Settings, topics: TopicNames) -> None:
     sent = _send(settings, Mix(60, updates=10, deletions=3, bad=5))
-    wanted, told = _range(settings), list[tuple[int, int]]()
-    done = Replay(settings, StubModel(), wanted, on_progress=lambda now, most: told.append((now, most))).run()
-    kinds = Counter(one.kind for one in sent)
-    expected = {"result": 60, "tombstone": kinds[Kind.DELETION], "dead_letter": 5, "superseded": 0}
-    assert (done.complete, done.outcomes) == (True, expected)
+    wanted, told = a_range(settings), list[tuple[int, int]]()
+    model = StubModel()
+    plan = make_plan(settings, wanted, model.info)
+    done = Replay(settings, model, plan, on_progress=lambda _, now, most: told.append((now, most))).run()
+    last = {one.key: one.kind for one in sent if one.kind is not Kind.BAD}  # earlier ones of a product need no work
+    kinds = Counter(last.values())
+    expected = {"result": kinds[Kind.LISTING], "tombstone": kinds[Kind.DELETION], "dead_letter": 5}
+    assert (done.complete, done.outcomes) == (True, {**expected, "superseded": 63 - len(last)})
+    assert sum(map(len, model.batches)) == kinds[Kind.LISTING]
     bootstrap = settings.kafka.bootstrap_servers
     assert committed(bootstrap, wanted.group_id, topics.input) == end_offsets(bootstrap, topics.input)
     assert told[-1] == (68, 68)
@@ -86,8 +76,8 @@ def test_it_ends_where_nothing_stands_at_the_end(settings: Settings, topics: Top
         producer.produce(topics.input, b'{"product_id": "aborted", "title": "t"}', b"aborted", partition)
         producer.flush(DEADLINE_S)
         producer.abort_transaction(DEADLINE_S)
-    wanted = _range(settings)
-    done = Replay(settings, StubModel(), wanted).run()
+    wanted = a_range(settings)
+    done = a_replay(settings, StubModel(), wanted).run()
     assert (done.complete, done.outcomes["result"]) == (True, 6)
     ends = end_offsets(settings.kafka.bootstrap_servers, topics.input)
     assert sum(ends.values()) == 6 + 3 * 2
@@ -96,7 +86,7 @@ def test_it_ends_where_nothing_stands_at_the_end(settings: Settings, topics: Top
 
 def test_what_lies_outside_the_range_is_left_alone(settings: Settings, topics: TopicNames) -> None:
     _send(settings, Mix(60))
-    done = Replay(settings, StubModel(), _range(settings, Bound(offset=3), Bound(offset=9))).run()
+    done = a_replay(settings, StubModel(), a_range(settings, Bound(offset=3), Bound(offset=9))).run()
     written = read_topic(settings.kafka.bootstrap_servers, topics.output)
     origins = sorted(origin_of(one) for one in written)
     assert origins == [(partition, offset) for partition in range(3) for offset in range(3, 9)]
@@ -121,7 +111,7 @@ def test_live_answers_are_not_overwritten(settings: Settings, topics: TopicNames
         view.apply(
             [Ranked(one, Rank(time_of[one], 0, generation, 2), b"{}") for one in held[16:18]]
         )  # equal: later wins
-    done = Replay(settings, StubModel(), _range(settings)).run()
+    done = a_replay(settings, StubModel(), a_range(settings)).run()
     assert done.outcomes == {"result": 8, "tombstone": 0, "dead_letter": 0, "superseded": 12}
     written = {(one.key or b"").decode() for one in read_topic(settings.kafka.bootstrap_servers, topics.output)}
     assert written == set(held[12:])
@@ -129,9 +119,9 @@ def test_live_answers_are_not_overwritten(settings: Settings, topics: TopicNames
 
 def test_it_waits_while_the_view_is_away(apache_kafka: str, topics: TopicNames, view_prefix: str) -> None:
     cache = LocalValkey(port=free_port())
-    settings = _settings(apache_kafka, topics, cache.url, view_prefix)
+    settings = replay_settings(apache_kafka, topics, cache.url, view_prefix)
     _send(settings, Mix(10))
-    replay = Replay(settings, StubModel(), _range(settings))
+    replay = a_replay(settings, StubModel(), a_range(settings))
     thread, done = _in_thread(replay)
     eventually(lambda: replay.waiting, "it asks for the view")
     assert read_topic(apache_kafka, topics.output) == []
@@ -143,11 +133,11 @@ def test_it_waits_while_the_view_is_away(apache_kafka: str, topics: TopicNames, 
 def test_stopped_without_a_view_it_has_published_and_committed_nothing(
     apache_kafka: str, topics: TopicNames, view_prefix: str
 ) -> None:
-    settings = _settings(apache_kafka, topics, f"redis://127.0.0.1:{free_port()}/0", view_prefix)
+    settings = replay_settings(apache_kafka, topics, f"redis://127.0.0.1:{free_port()}/0", view_prefix)
     settings = settings.model_copy(update={"shutdown_s": 0.5})
     _send(settings, Mix(10))
-    wanted = _range(settings)
-    replay = Replay(settings, StubModel(), wanted)
+    wanted = a_range(settings)
+    replay = a_replay(settings, StubModel(), wanted)
     thread, done = _in_thread(replay)
     eventually(lambda: replay.waiting, "it asks for the view")
     replay.stop()
@@ -160,29 +150,32 @@ def test_stopped_without_a_view_it_has_published_and_committed_nothing(
 
 def test_stopped_in_the_middle_it_goes_on_under_its_group(settings: Settings, topics: TopicNames) -> None:
     _send(settings, Mix(200))
-    wanted = _range(settings)
-    first = Replay(settings, StubModel(), wanted, rate=100)
+    wanted = a_range(settings)
+    first = a_replay(settings, StubModel(), wanted, rate=100)
     thread, done = _in_thread(first)
     bootstrap = settings.kafka.bootstrap_servers
     eventually(lambda: sum(end_offsets(bootstrap, topics.output).values()) > 20, "some work is done")
     first.stop()
     thread.join(DEADLINE_S)
-    rest = Replay(settings, StubModel(), wanted).run()
+    rest = a_replay(settings, StubModel(), wanted).run()
     assert (done[0].complete, rest.complete) == (False, True)
     assert 20 < done[0].outcomes["result"] < 200
     assert done[0].outcomes["result"] + rest.outcomes["result"] == 200
     assert len({origin_of(one) for one in read_topic(bootstrap, topics.output)}) == 200
-    assert Replay(settings, StubModel(), wanted).run().outcomes["result"] == 0
+    assert a_replay(settings, StubModel(), wanted).run().outcomes["result"] == 0
 
 
 def test_our_own_topics_and_groups_are_refused(settings: Settings) -> None:
-    def asked(topic: str, group: str) -> Callable[[], Replay]:
-        return lambda: Replay(settings, StubModel(), Range(topic, Bound(), Bound(), group))
-
-    with pytest.raises(ConfigError, match="is written by the service"):
-        asked(settings.topics.output, "replay")()
-    with pytest.raises(ConfigError, match="belongs to the live service"):
-        asked(settings.topics.input, settings.kafka.group_id)()
+    names = settings.topics
+    refused = {
+        (names.output, "replay"): "is written by the service: replay the topic of its events",
+        (f"{names.retry_prefix}.30s", "replay"): "is written by the service: replay the topic of its events",
+        (names.dead_letter, "replay"): "holds dead letters: they have a command of their own, mmcat dead-letter replay",
+        (names.input, settings.kafka.group_id): "belongs to the live service",
+    }
+    for (topic, group), sentence in refused.items():
+        with pytest.raises(ConfigError, match=sentence):
+            a_replay(settings, StubModel(), Range(topic, Bound(), Bound(), group))
 
 
 def _command(bench: Bench, *words: str, **more: str) -> dict[str, object]:

@@ -1,9 +1,9 @@
 """`python -m tests.support.stub_service`: the service as `mmcat consume` runs it, on a model that needs no torch.
 
 For tests in which the model decides nothing: a start takes a second instead of ten. `MMCAT_TEST_MODEL_MS` makes each
-batch take so long, so that something can happen in the middle; `MMCAT_TEST_MODEL_GENERATION` says how new it is;
-a listing with this id, `MMCAT_TEST_MODEL_BREAKS_ON`, breaks its device for good.
-`… replay …` is `mmcat replay` on the same model.
+batch take so long, so that something can happen in the middle; `MMCAT_TEST_MODEL_GENERATION` says how new it is, and
+`MMCAT_TEST_MODEL_FINGERPRINT` which model; a listing with the id `MMCAT_TEST_MODEL_BREAKS_ON` breaks its device for
+good. `… replay …` is `mmcat replay` on the same model.
 """
 
 import dataclasses
@@ -24,7 +24,8 @@ class SlowModel(StubModel):
     def __init__(self) -> None:
         super().__init__()
         generation = int(os.environ.get("MMCAT_TEST_MODEL_GENERATION", self.info.created_ms))
-        self.info = dataclasses.replace(self.info, created_ms=generation)
+        fingerprint = os.environ.get("MMCAT_TEST_MODEL_FINGERPRINT", self.info.fingerprint)
+        self.info = dataclasses.replace(self.info, created_ms=generation, fingerprint=fingerprint)
         self.broken = False
 
     def categorize_prepared(self, batch: Sequence[Prepared], top_k: int = 3) -> list[Result]:

@@ -8,7 +8,7 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -78,10 +78,10 @@ class Shelf:
         if self.away:
             raise ViewAwayError("away")
 
-    def get(self, product_id: str) -> tuple[Rank, bytes | None] | None:
+    def mget(self, product_ids: Sequence[str]) -> list[tuple[Rank, bytes | None] | None]:
         self.connect()
-        self.asked += 1
-        return self.held.get(product_id)
+        self.asked += len(product_ids)
+        return [self.held.get(one) for one in product_ids]
 
     def close(self) -> None:
         pass
