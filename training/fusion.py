@@ -92,7 +92,8 @@ def learn(
     keep: Keep = NOTHING,
 ) -> Learned:
     """Trains one model on features; blocks for a second or two per epoch of 6,000 rows and member. See `engine.fit`."""
-    model = CategoryModel(config, encoders=False)
+    with torch.random.fork_rng(devices=[]):
+        model = CategoryModel(config, encoders=False)  # its members take the place of what stands in it now
     fitted = []
     for number in range(config.members):
         own_seed = seed + number * _MEMBER_SEED

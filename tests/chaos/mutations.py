@@ -115,7 +115,7 @@ def completeness_ignored() -> None:
 def marker_expired_early() -> None:
     """Forget deletions at once."""
 
-    def forget(self: View, *_: Any) -> None:
+    def forget(self: View, *_: Any, **__: Any) -> None:
         self._marker_life_ms = 1
 
     after(View, "__init__", forget)

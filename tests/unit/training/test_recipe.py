@@ -60,7 +60,13 @@ def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
 
 
 def test_single_values_change_by_dotted_keys_and_later_ones_win() -> None:
-    changes = ["fusion.lr=1e-4", "text.fields=[brand, title]", "fusion.tune.text_layers=2", "fusion.lr=0.5"]
+    changes = [
+        "fusion.members=1",
+        "fusion.lr=1e-4",
+        "text.fields=[brand, title]",
+        "fusion.tune.text_layers=2",
+        "fusion.lr=0.5",
+    ]
     recipe = Recipe.load("fashion_cpu", [*changes, "image_training={steps: 3}"])
     assert (recipe.fusion.lr, recipe.text.fields, recipe.fusion.tune.text_layers) == (0.5, ("brand", "title"), 2)
     assert recipe.image_training is not None
