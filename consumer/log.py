@@ -20,7 +20,7 @@ _tracebacks: Final = structlog.processors.ExceptionRenderer(
 
 
 def configure_logging(level: Level = "info", format: Format = "auto", stream: TextIO | None = None) -> None:  # noqa: A002 (the setting's name)
-    """Send all log lines to `stream` (default: stderr, so that stdout stays for results)."""
+    """Send all log lines to `stream` (default: what is stderr at the time, so that stdout stays for results)."""
     target = stream or sys.stderr
     text = format == "text" or (format == "auto" and target.isatty())
     renderer = structlog.dev.ConsoleRenderer(colors=target.isatty()) if text else structlog.processors.JSONRenderer()
@@ -33,6 +33,6 @@ def configure_logging(level: Level = "info", format: Format = "auto", stream: Te
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(target),
+        logger_factory=lambda *_: structlog.PrintLogger(stream or sys.stderr),
         cache_logger_on_first_use=False,
     )

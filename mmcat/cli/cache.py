@@ -47,7 +47,7 @@ def rebuild(
     Example:
       mmcat cache rebuild --grace 300
     """
-    with _work(load_settings(config, {"kafka.bootstrap_servers": bootstrap, "view.url": view}, logs=True)) as work:
+    with _work(load_settings(config, {"kafka.bootstrap_servers": bootstrap, "view.url": view})) as work:
         settings, progress = work
         from consumer.view_rebuild import Rebuild
 
@@ -79,7 +79,7 @@ def verify(
       mmcat cache verify
       mmcat cache verify --json --limit 1000
     """
-    with _work(load_settings(config, {"kafka.bootstrap_servers": bootstrap, "view.url": view}, logs=True)) as work:
+    with _work(load_settings(config, {"kafka.bootstrap_servers": bootstrap, "view.url": view})) as work:
         settings, progress = work
         from consumer.view_verify import KINDS, Verify
 

@@ -19,7 +19,7 @@ def cache_writer(config: Config = None, bootstrap: Bootstrap = None, view: View 
     Example:
       mmcat cache-writer --view redis://127.0.0.1:6379/0
     """
-    settings = load_settings(config, {"kafka.bootstrap_servers": bootstrap, "view.url": view}, logs=True)
+    settings = load_settings(config, {"kafka.bootstrap_servers": bootstrap, "view.url": view})
     from consumer.cache_writer import run_view_writer
 
     raise typer.Exit(run_view_writer(settings))

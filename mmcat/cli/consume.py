@@ -49,7 +49,7 @@ def consume(
         "kafka.group_id": group,
         "view.url": view,
     }
-    settings = load_settings(config, overrides, logs=True)
+    settings = load_settings(config, overrides)
     model = load_model(settings)
     from consumer.service import Service
 

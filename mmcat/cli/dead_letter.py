@@ -65,7 +65,7 @@ def list_letters(
       mmcat dead-letter list --from 6h
       mmcat dead-letter list --code event.schema --json | jq -r .product
     """
-    settings = load_settings(config, {"kafka.bootstrap_servers": bootstrap}, logs=True)
+    settings = load_settings(config, {"kafka.bootstrap_servers": bootstrap})
     choice = _choice(codes, products)
     between = _bounds(start, end)
     found, again = Counter[str](), 0
@@ -110,7 +110,7 @@ def show(
     """
     if not (place := re.fullmatch(r"(\d{1,9}):(\d{1,18})", where)):
         raise CommandError(f"{where!r} is not PARTITION:OFFSET, as in 3:1200")
-    settings = load_settings(config, {"kafka.bootstrap_servers": bootstrap}, logs=True)
+    settings = load_settings(config, {"kafka.bootstrap_servers": bootstrap})
     with _reader(settings) as reader:
         letter = reader.letter(int(place[1]), int(place[2]))
     if letter is None:
@@ -152,7 +152,7 @@ def replay(
       mmcat dead-letter replay --code model.failed --from 6h --dry-run
       mmcat dead-letter replay --code model.failed --from 6h --rate 200 --yes --json
     """
-    settings = load_settings(config, {"kafka.bootstrap_servers": bootstrap}, logs=True)
+    settings = load_settings(config, {"kafka.bootstrap_servers": bootstrap})
     between = _bounds(start, end)
     from consumer.letter_replay import LetterReplay
     from mmcat.cli.progress import Stage, StderrProgress

@@ -20,17 +20,15 @@ Device = Annotated[str | None, typer.Option(metavar="auto|cpu|cuda", help="Hardw
 Engine = Annotated[str | None, typer.Option(metavar="auto|eager|cpu", help="What runs the model: model.engine.")]
 
 
-def load_settings(config: Path | None, overrides: Mapping[str, Any] | None = None, *, logs: bool = False) -> "Settings":
-    """Read the settings; with `logs` also set logging up as they say.
+def load_settings(config: Path | None, overrides: Mapping[str, Any] | None = None) -> "Settings":
+    """Read the settings, and set logging up as they say.
 
     Raises:
         ConfigError: a sentence per wrong setting.
     """
+    from consumer.log import configure_logging
     from consumer.settings import load
 
     settings, _ = load(config, overrides=overrides)
-    if logs:
-        from consumer.log import configure_logging
-
-        configure_logging(settings.log.level, settings.log.format)
+    configure_logging(settings.log.level, settings.log.format)
     return settings

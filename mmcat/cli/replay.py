@@ -87,7 +87,7 @@ def replay(
     asked = _Asked(start, end, topic, group, as_of, into, allow_blind)
     if wrong := _contradiction(asked, plan, dry_run=dry_run, diff=diff, wants=bool(sample or out)):
         raise CommandError(wrong)
-    settings = load_settings(config, overrides, logs=True)
+    settings = load_settings(config, overrides)
     from consumer.kafka import KafkaException
 
     try:

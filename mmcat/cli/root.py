@@ -145,8 +145,10 @@ def _wrong_usage(sentence: str) -> int:
 
 def _run(command: Command, arguments: list[str], *, debug: bool) -> int:
     """Run one command; an error of ours becomes one sentence and its exit code, any other keeps its traceback."""
+    from consumer.log import configure_logging
     from mmcat.cli.texts import exit_code, sentence
 
+    configure_logging("debug" if debug else "error")  # until a command's settings say otherwise; stdout is for results
     try:
         load(command)(arguments, prog_name=f"mmcat {command.name}")
     except SystemExit as stop:

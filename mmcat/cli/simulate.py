@@ -69,7 +69,7 @@ def simulate(
             say(f"photos at {host.base_url if host else photo_base}")
             threading.Event().wait()
         base = host.base_url if host else photo_base.rstrip("/")
-        settings = load_settings(config, {"kafka.bootstrap_servers": bootstrap}, logs=True)
+        settings = load_settings(config, {"kafka.bootstrap_servers": bootstrap})
         mix = StreamMix(updates, deletions, late_photos, bad)
         stream = events(shop, count or MOST_LISTINGS - start, base, mix, start=start, now=lambda: datetime.now(UTC))
         say(f"sending to {settings.topics.input} at {settings.kafka.bootstrap_servers}; photos at {base}")

@@ -106,7 +106,7 @@ def _plan(
 ) -> "tuple[Settings, Plan]":
     from consumer.topics import plan
 
-    settings = load_settings(config, {"kafka.bootstrap_servers": bootstrap}, logs=True)
+    settings = load_settings(config, {"kafka.bootstrap_servers": bootstrap})
     return settings, plan(settings, partitions=partitions, replication=replication, dev=dev)
 
 

@@ -2,11 +2,10 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import structlog
 
 from consumer.dead_letters import dead_letter
 from consumer.letter_reader import LetterReader
@@ -27,7 +26,7 @@ Command = Callable[..., tuple[int, str]]
 @pytest.fixture
 def dead(
     apache_kafka: str, topics: TopicNames, group_id: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Iterator[TopicNames]:
+) -> TopicNames:
     """Thirty dead letters of three codes in three partitions, one of them cut, one with bytes that are no text."""
     monkeypatch.chdir(tmp_path)
     create_topics(apache_kafka, [f"{topics.retry_prefix}.30s"], 3)
@@ -44,8 +43,8 @@ def dead(
     for name, setting in {**topics.env(), "MMCAT_KAFKA__BOOTSTRAP_SERVERS": apache_kafka}.items():
         monkeypatch.setenv(name, setting)
     monkeypatch.setenv("MMCAT_KAFKA__GROUP_ID", group_id)
-    yield topics
-    structlog.reset_defaults()
+    monkeypatch.setenv("MMCAT_RETRY__DELAYS", "30s")
+    return topics
 
 
 @pytest.fixture

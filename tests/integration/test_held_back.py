@@ -145,6 +145,7 @@ def service(
             "kafka": {"bootstrap_servers": apache_kafka, "group_id": group_id},
             "topics": {name: getattr(names, name) for name in ("input", "output", "review", "dead_letter")},
             "view": {"enabled": False},
+            "retry": {"delays": []},
             "http": {"port": 0},
             "commit_interval_s": 0.1,
             "watchdog_s": 2,

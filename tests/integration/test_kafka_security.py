@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 from confluent_kafka import TopicPartition
 
 from consumer.kafka import make_admin, make_consumer, make_producer
@@ -34,15 +33,14 @@ def doors(apache_kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.fixture
-def names(doors: Doors, monkeypatch: pytest.MonkeyPatch) -> Iterator[TopicNames]:
+def names(doors: Doors, monkeypatch: pytest.MonkeyPatch) -> TopicNames:
     """Names of topics, not made yet; and the environment of commands, without the password."""
     found = random_topics()
     env = {**doors.scram_env(), **found.env()}
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("MMCAT_KAFKA__SASL_PASSWORD")
-    yield found
-    structlog.reset_defaults()
+    return found
 
 
 def test_everything_works_through_tls_and_scram_with_the_password_in_a_file(
@@ -56,9 +54,11 @@ def test_everything_works_through_tls_and_scram_with_the_password_in_a_file(
     secret = tmp_path / "password"
     secret.write_text(PASSWORD + "\n", encoding="utf-8")
     monkeypatch.setenv("MMCAT_KAFKA__SASL_PASSWORD_FILE", str(secret))
+    monkeypatch.setenv("MMCAT_RETRY__DELAYS", "30s")
     assert main(["topics", "create", "--dev", "--partitions", "2"]) == 0
     assert main(["topics", "check", "--dev", "--partitions", "2"]) == 0
     env = {key: value for key, value in doors.scram_env().items() if key != "MMCAT_KAFKA__SASL_PASSWORD"}
+    env |= {"MMCAT_RETRY__DELAYS": "30s"}
     bench = make_bench("", names, stub=True, **env, MMCAT_KAFKA__SASL_PASSWORD_FILE=str(secret))
     monkeypatch.setenv("MMCAT_KAFKA__GROUP_ID", bench.group)
     sent = [*events(Mix(60, updates=10, deletions=3, seed=6)), Event(Kind.BAD, b"b", b"not json", {})]
