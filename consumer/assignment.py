@@ -330,7 +330,8 @@ class Assignment:
         """
         self._offsets.end((one.topic, one.partition) for one in partitions)
         if self._settings.kafka.instance_id is not None and self.replaced():
-            consumer.unsubscribe()
+            with suppress(KafkaException):  # a client that was told already joins no more, and says so
+                consumer.unsubscribe()
             self._on_error(KafkaError(KafkaError.FENCED_INSTANCE_ID))
         self._give_up(consumer, partitions)
         log.warning("lost", partitions=[one.partition for one in partitions])
