@@ -146,7 +146,16 @@ def make_producer(
 
 
 def transactional_id(settings: KafkaSettings) -> str:
-    """The name under which this instance's transactions fence those of its former lives."""
+    """The name under which this instance's transactions fence those of its former lives.
+
+    Raises:
+        ConfigError: the instance has no name of its own. Only the service needs one, not the commands beside it.
+    """
+    if settings.instance_id is None:
+        raise ConfigError(
+            "delivery exactly_once needs kafka.instance_id, a name that this instance keeps over restarts and no "
+            "other has (the pod's name in a StatefulSet): set MMCAT_KAFKA__INSTANCE_ID"
+        )
     return f"{settings.group_id}-{settings.instance_id}"
 
 

@@ -293,11 +293,6 @@ class Settings(BaseSettings):
                 f"photo.deadline_s + batch.max_age_ms + shutdown_s (or revoke_s) is {longest:g} s and must stay below "
                 f"kafka max.poll.interval.ms ({poll_s:g} s), or a revoke could not drain in time"
             )
-        if self.delivery == "exactly_once" and self.kafka.instance_id is None:
-            raise ValueError(
-                "delivery exactly_once needs kafka.instance_id, a name that this instance keeps over restarts and no "
-                "other has (the pod's name in a StatefulSet): set MMCAT_KAFKA__INSTANCE_ID"
-            )
         return self
 
 

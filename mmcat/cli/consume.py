@@ -49,7 +49,11 @@ def consume(
         "kafka.group_id": group,
         "view.url": view,
     }
+    from consumer.kafka import transactional_id
+
     settings = load_settings(config, overrides)
+    if settings.delivery == "exactly_once":
+        transactional_id(settings.kafka)  # before the model takes its seconds to load
     model = load_model(settings)
     from consumer.service import Service
 

@@ -47,3 +47,12 @@ def test_a_misspelled_setting_is_one_sentence_and_exit_code_one(
 def test_a_missing_settings_file_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "show", "--config", "nowhere.toml"]) == 1
     assert "nowhere.toml" in capsys.readouterr().err
+
+
+def test_only_the_service_needs_the_name_that_exactly_once_rests_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MMCAT_DELIVERY", "exactly_once")
+    assert main(["config", "show"]) == 0
+    assert main(["consume"]) == 1
+    assert "needs kafka.instance_id" in capsys.readouterr().err

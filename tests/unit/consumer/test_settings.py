@@ -41,7 +41,6 @@ def test_environment_wins_over_file_and_the_command_line_over_both(tmp_path: Pat
         ({"MMCAT_KAFKA__ACKS": "1"}, "acks is fixed"),
         ({"MMCAT_TOPICS__REVIEW": "products.registered"}, "four different topics"),
         ({"MMCAT_ORDER_BY": "size"}, "order_by"),
-        ({"MMCAT_DELIVERY": "exactly_once"}, "needs kafka.instance_id"),
         (
             {"MMCAT_KAFKA__GROUP_PROTOCOL": "consumer", "MMCAT_KAFKA__SESSION_TIMEOUT_MS": "6000"},
             "session.timeout.ms is the broker's to set with group_protocol consumer",
