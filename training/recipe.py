@@ -126,11 +126,14 @@ class Tune(Part):
         image_blocks: of ResNet50's 16 bottleneck blocks, counted from the last; layer4 has three, layer3 six.
         text_layers: of the text encoder, counted from the last.
         lr_scale: their learning rate as a share of the fusion's.
+        views: of each photo, see training.views; with more than one, the image encoder is run on pixels in each step
+            and what its frozen blocks give is not kept.
     """
 
     image_blocks: Annotated[int, Field(ge=0, le=9)] = 0
     text_layers: Annotated[int, Field(ge=0)] = 0
     lr_scale: Annotated[float, Field(gt=0, le=1)] = 0.1
+    views: Annotated[int, Field(ge=1)] = 1
 
 
 class FusionRecipe(Learning):

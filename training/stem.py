@@ -93,17 +93,25 @@ def make_stem(
     return Stem(kept, encoder, nn.ModuleList())
 
 
+def last_blocks(encoder: ImageEncoder, count: int) -> nn.ModuleList:
+    """The encoder's last `count` bottleneck blocks."""
+    return _modules(encoder, _block_names()[-count:])
+
+
+def _block_names() -> list[str]:
+    return [f"{stage}.{block}" for stage, count in _STAGES.items() for block in range(count)]
+
+
 def _kept_names(blocks: int, with_layer3: bool) -> list[str]:
     """Modules of the trunk whose output is kept; a stage that is frozen whole is kept as a stage."""
-    names = [f"{stage}.{block}" for stage, count in _STAGES.items() for block in range(count)]
-    last = names[-blocks - 1]
+    last = _block_names()[-blocks - 1]
     stage, block = last.split(".")
     whole = stage if int(block) == _STAGES[stage] - 1 else last
     return ["layer3", whole] if with_layer3 and stage == "layer4" else [whole]
 
 
 def _tail_names(kept: dict[str, Any]) -> list[str]:
-    names = [f"{stage}.{block}" for stage, count in _STAGES.items() for block in range(count)]
+    names = _block_names()
     stage, _, block = list(kept)[-1].partition(".")
     return names[names.index(f"{stage}.{block or _STAGES[stage] - 1}") + 1 :]
 

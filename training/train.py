@@ -37,7 +37,7 @@ from training.splits import NO_TEST, SHARES, describe, frozen_split, split_file
 from training.stem import make_stem
 from training.steps import Encoders, EncoderSteps, preprocessing_of
 from training.task import Fitted
-from training.tune import Sources, learn_tuned
+from training.tune import Photos, Sources, learn_tuned
 
 __all__ = ["FAMILY", "MODELS", "SHOP_LISTINGS", "Options", "train", "train_folder", "train_shop"]
 
@@ -244,9 +244,10 @@ def _learn(run: Run, trained: Encoders, inputs: Inputs, name: str) -> tuple[Enco
         return trained, inputs, learned.model, learned.fitted
     with processes(run.device).main_process_first():
         made = (run.dataset, trained.model, trained.preprocessing, blocks, run.cache, run.progress)
-        stem = make_stem(*made) if blocks else None
+        stem = make_stem(*made) if blocks and recipe.tune.views == 1 else None
+    photos = Photos(run.dataset, trained.preprocessing, recipe.tune.views) if blocks and stem is None else None
     tuned, model, fitted = learn_tuned(
-        trained, config, inputs, Sources(run.texts, stem), train_rows, select_rows, recipe,
+        trained, config, inputs, Sources(run.texts, stem, photos), train_rows, select_rows, recipe,
         seed=run.seed, progress=run.progress, stage=stage, device=run.device, keep=keep,
     )  # fmt: skip
     with processes(run.device).main_process_first():

@@ -1,6 +1,7 @@
 """Learning with the last blocks of the encoders unfrozen: what comes before them stays as it is.
 
     photo ─> frozen blocks, once per row, kept on disk ─> [last blocks] ─┐
+      (with views: frozen blocks each step, no gradients) ───────────────┤
                                                                          ├─> fusion, heads
     title ─> frozen layers (each step; no gradients) ───> [last layers] ─┘
 
@@ -14,21 +15,26 @@ After steps.py, fusion.py, stem.py; before train.py.
 import copy
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mmcat.family import ModelConfig
 from mmcat.model import CategoryModel
+from mmcat.preparation import Preprocessing
 from mmcat.text import Tokenizer
+from training.data import Dataset
 from training.engine import fit
 from training.errors import RecipeError
+from training.features import pixels
 from training.fusion import Inputs, drop_modalities, standardise
-from training.order import Dice, Rows
+from training.order import IMAGE_VIEW, Dice, Rows
 from training.progress import Progress
 from training.recipe import FusionRecipe, Tune
-from training.stem import Stem
+from training.stem import Stem, last_blocks
 from training.steps import Encoders
 from training.task import NOTHING, Arguments, Fitted, Keep, Task
+from training.views import augmented
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,24 +43,54 @@ class Sources:
 
     Args:
         titles: as serving sees them; read where text layers are tuned.
-        stem: what the frozen blocks made of the photos; None where none are tuned.
+        stem: what the frozen blocks made of the photos; None where none are tuned, or photos have views.
+        photos: None where one view of each photo is seen, or no block is tuned.
     """
 
     titles: list[str]
-    stem: Stem | None
+    stem: Stem | None = None
+    photos: "Photos | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Photos:
+    """Photos as they are decoded, in one of `views` by chance; view 0 where nothing is learned."""
+
+    dataset: Dataset
+    preprocessing: Preprocessing
+    views: int
+
+    def take(self, rows: Rows, dice: Dice | None) -> Arguments:
+        """Argument "pixels_BXXC", uint8 [B, px, px, 3]; black where a row has no photo."""
+        listed = [self.dataset.rows[row] for row in rows]
+        found, there_B = pixels(listed, self.preprocessing)
+        px = self.preprocessing.px
+        pixels_BXXC = np.zeros((len(rows), px, px, 3), np.uint8)
+        for place, photo in zip(np.flatnonzero(there_B), found, strict=True):
+            view = 0 if dice is None else int(dice[place, IMAGE_VIEW] * self.views)
+            pixels_BXXC[place] = augmented(photo, listed[place].id, view)
+        return {"pixels_BXXC": torch.from_numpy(pixels_BXXC)}
 
 
 class Tuned(nn.Module):
     """A model that runs the tail of its image encoder on what the stem kept, and all of its text encoder on tokens."""
 
-    def __init__(self, model: CategoryModel, tune: Tune, stem: Stem | None) -> None:
+    mean: Tensor  # [C, 1, 1], of pixels 0 to 255; std as well
+    std: Tensor
+
+    def __init__(self, model: CategoryModel, tune: Tune, stem: Stem | None, preprocessing: Preprocessing) -> None:
         super().__init__()
         self.model = model
+        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(preprocessing.std).view(3, 1, 1) * 255, persistent=False)
         if model.text_encoder is not None and tune.text_layers:
             for parameter in _last_layers(model.text_encoder, tune.text_layers):
                 parameter.requires_grad_(True)
         self.stem = stem
         self.tail = None if stem is None else stem.tail
+        if model.image_encoder is not None:
+            model.image_encoder.to(memory_format=torch.channels_last)
+            self.tail = last_blocks(model.image_encoder, tune.image_blocks)
         if self.tail is not None:
             for parameter in self.tail.parameters():
                 parameter.requires_grad_(True)
@@ -79,6 +115,10 @@ class Tuned(nn.Module):
             del arguments[name]
         if self.stem is not None and kept:
             arguments["image_BND"] = self.stem.finish(kept)
+        pixels_BXXC = arguments.pop("pixels_BXXC", None)
+        if pixels_BXXC is not None:
+            pixels_BCXX = pixels_BXXC.permute(0, 3, 1, 2)  # channels-last without a copy
+            arguments["image_BND"] = self.model.encode_image((pixels_BCXX - self.mean) / self.std)
         return self.model.fuse(**arguments)  # the names are those of `Inputs.take`
 
 
@@ -114,7 +154,9 @@ def learn_tuned(
     stem = None
     if config.reads_image and sources.stem is not None and own.model.image_encoder is not None:
         stem = sources.stem.onto(own.model.image_encoder)
-    network = Tuned(model, recipe.tune, stem)
+    if config.reads_image and sources.photos is not None:
+        model.image_encoder = own.model.image_encoder
+    network = Tuned(model, recipe.tune, stem, trained.preprocessing)
 
     def arguments(rows: Rows, dice: Dice | None) -> Arguments:
         found = inputs.take(rows, config, dice)
@@ -122,6 +164,8 @@ def learn_tuned(
             found |= _tokens(own.tokenizer, [sources.titles[row] for row in rows])
         if stem is not None:
             found |= {"image_BND": None} | stem.take(rows)
+        elif sources.photos is not None and config.reads_image:
+            found |= {"image_BND": None} | sources.photos.take(rows, dice)
         return found if dice is None else drop_modalities(found, config, recipe.missing, dice)
 
     def lr_share(name: str) -> float:
@@ -129,7 +173,7 @@ def learn_tuned(
 
     task = Task(network, arguments, inputs.taxonomy, inputs.targets, train_rows, select_rows, lr_share)
     fitted = fit(task, recipe, seed=seed, stage=stage, progress=progress, device=device, keep=keep)
-    model.text_encoder = None
+    model.text_encoder = model.image_encoder = None
     own.model.to(device).eval().requires_grad_(False)
     return own, model.cpu().eval(), fitted
 

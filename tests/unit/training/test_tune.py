@@ -11,12 +11,13 @@ from training.data import Dataset
 from training.errors import RecipeError
 from training.features import FeatureCache, pixels, titles
 from training.fusion import Inputs
+from training.order import DICE
 from training.progress import Quiet
 from training.readers.folder import read_folder
 from training.recipe import Recipe, Tune
 from training.stem import make_stem
 from training.steps import Encoders, EncoderSteps
-from training.tune import Sources, Tuned, learn_tuned
+from training.tune import Photos, Sources, Tuned, learn_tuned
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +55,11 @@ def test_the_tail_on_what_was_kept_equals_the_whole_encoder(
         assert torch.allclose(stem.finish(kept), whole, atol=0.02 * float(whole.abs().max()))  # kept in half precision
 
 
+@pytest.mark.parametrize("views", [1, 3])
 def test_tuning_changes_the_last_blocks_of_a_copy_and_nothing_else(
-    folder: Path, dataset: Dataset, trained: Encoders
+    views: int, folder: Path, dataset: Dataset, trained: Encoders
 ) -> None:
-    tune = {"image_blocks": 1, "text_layers": 1, "lr_scale": 1.0}
+    tune = {"image_blocks": 1, "text_layers": 1, "lr_scale": 1.0, "views": views}
     recipe = Recipe.check(
         small_recipe().model_dump() | {"fusion": {**small_recipe().fusion.model_dump(), "tune": tune, "epochs": 3}}, ""
     )
@@ -66,12 +68,16 @@ def test_tuning_changes_the_last_blocks_of_a_copy_and_nothing_else(
     text = cache.text(dataset, trained.model, trained.tokenizer, trained.preprocessing, Quiet())
     image = cache.image(dataset, trained.model, trained.preprocessing, Quiet())
     inputs = Inputs(dataset.taxonomy, dataset.targets, text, image)
-    stem = make_stem(dataset, trained.model, trained.preprocessing, 1, folder, Quiet())
+    sources = Sources(
+        titles(dataset, trained.preprocessing),
+        make_stem(dataset, trained.model, trained.preprocessing, 1, folder, Quiet()) if views == 1 else None,
+        Photos(dataset, trained.preprocessing, views) if views > 1 else None,
+    )
     before = {name: value.clone() for name, value in trained.model.state_dict().items()}
     rows = np.arange(90)
     tuned, model, fitted = learn_tuned(
-        trained, trained.config("both", "cross"), inputs, Sources(titles(dataset, trained.preprocessing), stem),
-        rows, rows, recipe.fusion, seed=0, progress=Quiet(), stage="tuned",
+        trained, trained.config("both", "cross"), inputs, sources, rows, rows, recipe.fusion,
+        seed=0, progress=Quiet(), stage="tuned",
     )  # fmt: skip
     after = tuned.model.state_dict()
     changed = {name for name in after if not name.startswith("fusion.") and not after[name].equal(before[name])}
@@ -81,10 +87,21 @@ def test_tuning_changes_the_last_blocks_of_a_copy_and_nothing_else(
     )
     assert not [name for name in changed if "running" in name or "num_batches" in name]
     assert all(value.equal(before[name]) for name, value in trained.model.state_dict().items())
-    assert model.text_encoder is None
+    assert (model.text_encoder, model.image_encoder) == (None, None)
     assert fitted.losses[-1] < fitted.losses[0]
+
+
+def test_what_is_learned_from_is_a_view_and_what_is_measured_is_the_photo(dataset: Dataset, trained: Encoders) -> None:
+    photos, rows = Photos(dataset, trained.preprocessing, 2), np.arange(4)
+    found, there = pixels([dataset.rows[int(row)] for row in rows], trained.preprocessing)
+    assert there.all()
+    as_they_are, mirrored = np.zeros((4, DICE)), np.full((4, DICE), 0.9)
+    for dice, expected in ((None, found), (as_they_are, found), (mirrored, found[:, :, ::-1])):
+        (taken,) = photos.take(rows, dice).values()
+        assert taken is not None
+        assert np.array_equal(taken.numpy(), expected)
 
 
 def test_more_layers_than_there_are_is_refused(trained: Encoders) -> None:
     with pytest.raises(RecipeError, match=r"text_layers is 5, and the text encoder has 1 layers"):
-        Tuned(trained.model, Tune(text_layers=5), None)
+        Tuned(trained.model, Tune(text_layers=5), None, trained.preprocessing)
