@@ -9,12 +9,14 @@ import structlog
 
 from consumer.errors import ConfigError
 from consumer.kafka import (
+    FORBIDDEN,
     AdminClient,
     KafkaError,
     KafkaException,
     TopicPartition,
     make_consumer,
     make_transactional_producer,
+    transactional_id,
 )
 from consumer.retries import Delays
 from consumer.settings import Settings
@@ -51,7 +53,7 @@ def check_transactions(settings: Settings) -> None:
     The embedded broker of the demo takes all calls, shows what was aborted, and after that drops what is committed.
 
     Raises:
-        ConfigError: the broker cannot do what exactly once needs.
+        ConfigError: the broker cannot do what exactly once needs, or does not let us.
         KafkaException: no answer.
     """
     nobody = settings.kafka.model_copy(update={"instance_id": None})
@@ -65,10 +67,15 @@ def check_transactions(settings: Settings) -> None:
             producer.send_offsets_to_transaction([asked], reader.consumer_group_metadata(), ANSWER_S)
             end(ANSWER_S)
         [found] = reader.committed([TopicPartition(settings.topics.input, 0)], timeout=ANSWER_S)
-    except KafkaException as error:
-        if error.args[0].code() not in NOT_OURS_TO_ASK:
+    except KafkaException as caught:
+        error: KafkaError = caught.args[0]
+        if error.code() in FORBIDDEN:
+            raise ConfigError(
+                f"the broker does not let us use transactional.id {transactional_id(settings.kafka)}: {error.str()}"
+            ) from None
+        if error.code() not in NOT_OURS_TO_ASK:
             raise
-        log.warning("transactions_not_probed", detail=error.args[0].str())
+        log.warning("transactions_not_probed", detail=error.str())
         return
     finally:
         reader.close()

@@ -3,13 +3,11 @@
 For those who scale view and model apart, or keep several views. Everything it does is in view_writer.py.
 """
 
-import signal
-import threading
-from types import FrameType
 from typing import Final
 
 import structlog
 
+from consumer.ending import Ending
 from consumer.errors import ConfigError, FatalError, ViewError
 from consumer.health import Health, HealthServer
 from consumer.kafka import KafkaException, entry_refused, make_admin, refused
@@ -31,8 +29,8 @@ def run_view_writer(settings: Settings) -> int:
         ConfigError: the view evicts, the topic is missing or was made anew, the port is taken (exit 1).
         FatalError: the Kafka client cannot go on (exit 3).
     """
-    stopping = threading.Event()
-    _take_signals(stopping)
+    ending = Ending(settings.shutdown_s)
+    ending.begin_at_signals()
     metrics, health = Metrics(), Health()
     health.set("view", "the view was not reached yet")
     server = HealthServer(health, metrics.registry, settings.http.host, settings.http.port)
@@ -43,25 +41,26 @@ def run_view_writer(settings: Settings) -> int:
     log.info("health_port_open", host=settings.http.host, port=port)
     try:
         _refuse_evicting(settings)
-        _wait_for_topic(settings, stopping, health)
-        if not stopping.is_set():
-            _write(settings, metrics, health, stopping)
+        _wait_for_topic(settings, ending, health)
+        if not ending.told:
+            _write(settings, metrics, health, ending)
     finally:
         server.stop()
     log.info("stopped")
     return 0
 
 
-def _write(settings: Settings, metrics: Metrics, health: Health, stopping: threading.Event) -> None:
+def _write(settings: Settings, metrics: Metrics, health: Health, ending: Ending) -> None:
     writer = ViewWriter(settings, metrics)
     writer.start()
     seen = writer.moved_at
-    while writer.alive and not stopping.wait(WATCH_S):
+    while writer.alive and not ending.wait(WATCH_S):
         if writer.moved_at != seen:
             seen = writer.moved_at
             health.beat()
         up = metrics.registry.get_sample_value("mmcat_view_up")
         health.set("view", None if up else writer.reason or "the view was not reached yet")
+    ending.say()
     if not writer.stop(settings.shutdown_s):
         log.warning("stop_timed_out", after_s=settings.shutdown_s)
     if isinstance(writer.error, ViewError):
@@ -83,10 +82,10 @@ def _refuse_evicting(settings: Settings) -> None:
         view.close()
 
 
-def _wait_for_topic(settings: Settings, stopping: threading.Event, health: Health) -> None:
+def _wait_for_topic(settings: Settings, ending: Ending, health: Health) -> None:
     """Wait for the broker; a broker that answers and has no such topic is a mistake to be told."""
     admin, topic = make_admin(settings.kafka), settings.topics.output
-    while not stopping.is_set():
+    while not ending.told:
         health.beat()
         try:
             there = admin.list_topics(timeout=BROKER_S).topics
@@ -94,7 +93,7 @@ def _wait_for_topic(settings: Settings, stopping: threading.Event, health: Healt
             if refused(error.args[0]):
                 raise ConfigError(entry_refused(error.args[0], settings.kafka)) from None
             log.warning("broker_away", detail=str(error.args[0])[:200])
-            stopping.wait(1.0)
+            ending.wait(1.0)
             continue
         if topic not in there:
             raise ConfigError(
@@ -102,15 +101,3 @@ def _wait_for_topic(settings: Settings, stopping: threading.Event, health: Healt
                 "make it with `mmcat topics create`"
             )
         return
-
-
-def _take_signals(stopping: threading.Event) -> None:
-    if threading.current_thread() is not threading.main_thread():
-        return
-
-    def asked(number: int, _: FrameType | None) -> None:
-        log.info("stopping", signal=signal.Signals(number).name)
-        stopping.set()
-
-    signal.signal(signal.SIGTERM, asked)
-    signal.signal(signal.SIGINT, asked)

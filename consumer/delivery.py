@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 import structlog
 
+from consumer.errors import FatalError
 from consumer.kafka import KafkaError, KafkaException, Message, Producer
 from consumer.offsets import Lease
 from consumer.records import Outgoing
@@ -17,6 +18,7 @@ log = structlog.get_logger("mmcat.delivery")
 
 POLL_S: Final = 0.1
 FULL_S: Final = 0.02
+MAY_NOT_WRITE: Final = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED})
 
 
 class Outcomes(Protocol):
@@ -35,12 +37,16 @@ class Delivery:
 
     Args:
         producer: idempotent, acks=all; only this object polls it.
-        on_death: gets what ended the thread of the reports, if anything does.
+        on_death: gets what ended the thread of the reports, and the loss of the right to write, if either comes.
+        patient: a topic whose refusal only holds up its records; None: there is none such.
     """
 
-    def __init__(self, producer: Producer, on_death: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self, producer: Producer, on_death: Callable[[BaseException], None], patient: str | None = None
+    ) -> None:
         self._producer = producer
         self._on_death = on_death
+        self._patient = patient
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="delivery", daemon=True)
 
@@ -56,13 +62,18 @@ class Delivery:
         if not records:
             on_done(True)
             return
-        report = _Report(len(records), on_done)
+        report = _Report(len(records), on_done, self._failed)
         for record in records:
             try:
                 self._produce(record, report)
             except (KafkaException, ValueError) as error:  # ValueError: larger than message.max.bytes allows
                 log.error("record_not_taken", topic=record.topic, error=str(error)[:300])
                 report.count(False)
+
+    def _failed(self, error: KafkaError, topic: str | None) -> None:
+        log.error("delivery_failed", topic=topic, error=error.name(), detail=error.str())
+        if error.code() in MAY_NOT_WRITE and topic != self._patient:
+            self._on_death(FatalError(f"the broker does not let us write {topic}: {error.str()}"))
 
     def stop(self) -> None:
         """Listen no longer: reports that have not come are not waited for."""
@@ -94,18 +105,20 @@ class Delivery:
 class _Report:
     """Counts the acknowledgements of one group of records."""
 
-    __slots__ = ("_left", "_lock", "_ok", "_on_done")
+    __slots__ = ("_left", "_lock", "_ok", "_on_done", "_on_failed")
 
-    def __init__(self, records: int, on_done: Callable[[bool], None]) -> None:
+    def __init__(
+        self, records: int, on_done: Callable[[bool], None], on_failed: Callable[[KafkaError, str | None], None]
+    ) -> None:
         self._left = records
         self._ok = True
-        self._on_done = on_done
+        self._on_done, self._on_failed = on_done, on_failed
         self._lock = threading.Lock()
 
     def delivered(self, error: KafkaError | None, message: Message) -> None:
         """librdkafka's delivery report."""
         if error is not None:
-            log.error("delivery_failed", topic=message.topic(), error=error.name(), detail=error.str())
+            self._on_failed(error, message.topic())
         self.count(error is None)
 
     def count(self, ok: bool) -> None:

@@ -31,16 +31,18 @@ class Ending:
     def __init__(self, drain_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._drain_s, self._clock = drain_s, clock
         self._told = threading.Event()
+        self.signal: signal.Signals | None = None
+        """The one that asked for it, if a signal did."""
         self._drain_until = float("inf")
 
     @property
     def told(self) -> bool:
         """Whether the service is to end."""
-        return self._told.is_set()
+        return self.signal is not None or self._told.is_set()
 
     def wait(self, timeout_s: float) -> bool:
-        """Block until it is told, at most `timeout_s`; returns whether it is."""
-        return self._told.wait(timeout_s)
+        """Block until it is told, at most `timeout_s`; returns whether it is. A signal is seen when the time is up."""
+        return self._told.wait(timeout_s) or self.told
 
     def begin(self, *, drain: bool = True) -> None:
         """The service is to end. Without `drain` what is in flight is dropped. The earliest end stands."""
@@ -48,18 +50,26 @@ class Ending:
         self._told.set()
 
     def begin_at_signals(self) -> None:
-        """SIGTERM or SIGINT begins it, a second one ends the process at once. Only the main thread can take signals."""
+        """SIGTERM or SIGINT begins it, a second one ends the process at once. Only the main thread can take signals.
+
+        A handler runs between two steps of whatever the main thread does: it takes no lock, so it does not log either.
+        """
         if threading.current_thread() is not threading.main_thread():
             return
 
         def asked(number: int, _: FrameType | None) -> None:
             if self.told:
                 os._exit(128 + number)
-            log.info("stopping", signal=signal.Signals(number).name, in_flight_deadline_s=self._drain_s)
-            self.begin()
+            self._drain_until = min(self._drain_until, self._clock() + self._drain_s)
+            self.signal = signal.Signals(number)
 
         signal.signal(signal.SIGTERM, asked)
         signal.signal(signal.SIGINT, asked)
+
+    def say(self) -> None:
+        """Log that it ends, and at which signal."""
+        asked = "none" if self.signal is None else self.signal.name
+        log.info("stopping", signal=asked, in_flight_deadline_s=self._drain_s)
 
     @property
     def drain_s(self) -> float:

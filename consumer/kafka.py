@@ -27,6 +27,7 @@ from consumer.errors import ConfigError
 from consumer.settings import KafkaSettings
 
 __all__ = [
+    "FORBIDDEN",
     "OFFSET_BEGINNING",
     "OFFSET_END",
     "OFFSET_INVALID",
@@ -75,6 +76,11 @@ _FATAL_CODES: Final = frozenset(
     }
 )
 
+
+FORBIDDEN: Final = frozenset(
+    {KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED}
+)
+"""To a producer of transactions."""
 
 # How long the broker keeps a transaction open for a producer that is gone; readers of committed records wait so long.
 TRANSACTION_TIMEOUT_S: Final = 15.0

@@ -109,7 +109,10 @@ class Reuse:
         held = None if result is None else _read(result)
         outcome = "none"
         if held is not None and isinstance(work.parsed, Event):
-            outcome = judge(held, work.parsed, self._model, self._settings, time.time())
+            try:
+                outcome = judge(held, work.parsed, self._model, self._settings, time.time())
+            except (KeyError, TypeError, ValueError, AttributeError):  # somebody else wrote what is none of ours
+                log.warning("reuse_entry_unreadable", product_id=work.product_id)
         self._metrics.reuse.labels(outcome).inc()
         return work, held if outcome == "reused" else None
 

@@ -214,8 +214,10 @@ class Service:
         try:
             assignment.subscribe()
             self._loop(consumer, pipeline, assignment, retries)
+            self._ending.say()
             self._drain(consumer, pipeline, assignment)
-        except KafkaException as error:
+        except Exception as error:  # whatever ends the loop: only a new process goes on from what is committed
+            log.exception("loop_died")
             self._died(error)
         finally:
             self._ending.begin()
@@ -236,7 +238,8 @@ class Service:
         """What takes outcomes, as `delivery` says."""
         kafka, extra = self.settings.kafka, {"message.max.bytes": self.settings.limits.dead_letter_bytes}
         if self.settings.delivery == "at_least_once":
-            return Delivery(make_producer(kafka, extra=extra, on_error=self._client_error), self._died)
+            producer = make_producer(kafka, extra=extra, on_error=self._client_error)
+            return Delivery(producer, self._died, patient=self.settings.topics.dead_letter)
 
         def told(error: KafkaError) -> None:
             if not error.fatal():  # fatal for one producer: the transaction that it fails says what to do
@@ -329,31 +332,37 @@ class Service:
         """
         lag = LagWatch(self._admin, self.metrics, self.health, self.settings.watchdog_s)
         while not self._ending.wait(WATCH_S):
-            self.metrics.guarded.set(len(self._guard.paused))
-            self.health.set("guard", self._guard.sentence)
-            lag.look(assignment.positions)
-            if self._broker_down.is_set():
-                try:
-                    self._admin.list_topics(timeout=START_S)
-                except KafkaException:
-                    continue
+            try:
+                self._watch_once(view, assignment, lag)
+            except Exception as error:  # nobody would see the other threads die any more
+                log.exception("watch_died")
+                self._died(error)
+
+    def _watch_once(self, view: ViewWriter | None, assignment: Assignment, lag: LagWatch) -> None:
+        self.metrics.guarded.set(len(self._guard.paused))
+        self.health.set("guard", self._guard.sentence)
+        lag.look(assignment.positions)
+        if self._broker_down.is_set():
+            with suppress(KafkaException):
+                self._admin.list_topics(timeout=START_S)
                 self._broker_down.clear()
                 self.health.set("broker", None)
-            if view is not None:
-                if view.error is not None and not isinstance(view.error, ViewError):
-                    self._died(view.error)
-                self.health.set("view", f"the view is stopped: {view.error}" if view.error is not None else None)
-            if resting := assignment.resting_retries:
-                assignment.ends = self._ends(resting)
+        if view is not None:
+            if view.error is not None and not isinstance(view.error, ViewError):
+                self._died(view.error)
+            self.health.set("view", f"the view is stopped: {view.error}" if view.error is not None else None)
+        if resting := assignment.resting_retries:
+            assignment.ends = self._ends(resting)
 
     def _ends(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
         """The offset after the last record of each; without those that the broker does not tell. Blocks."""
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # the client has no types for it
         asked = {TopicPartition(*one): latest for one in partitions}
         ends: dict[Partition, int] = {}
-        for where, answer in self._admin.list_offsets(asked, request_timeout=START_S).items():
-            with suppress(KafkaException, TimeoutError):
-                ends[where.topic, where.partition] = answer.result(2 * START_S).offset
+        with suppress(KafkaException):
+            for where, answer in self._admin.list_offsets(asked, request_timeout=START_S).items():
+                with suppress(KafkaException, TimeoutError):
+                    ends[where.topic, where.partition] = answer.result(2 * START_S).offset
         return ends
 
 

@@ -21,7 +21,7 @@ from consumer.commits import Ends
 from consumer.errors import FatalError
 from consumer.gapless import Contents, Gapless, Outcome
 from consumer.health import Health
-from consumer.kafka import TRANSACTION_TIMEOUT_S, KafkaError, KafkaException
+from consumer.kafka import FORBIDDEN, TRANSACTION_TIMEOUT_S, KafkaError, KafkaException
 from consumer.offsets import Lease, Partition
 from consumer.records import Outgoing
 from consumer.transactional import AbortableError, FencedError, TransactionalClient, TransactionError
@@ -34,9 +34,6 @@ IDLE_S: Final = 0.1
 RENEW_S: Final = 5.0
 RENEW_AGAIN_S: Final = 1.0
 ABORT_S: Final = 5.0
-FORBIDDEN: Final = frozenset(
-    {KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED}
-)
 
 
 class Group(Protocol):

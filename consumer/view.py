@@ -279,12 +279,16 @@ def _script(name: str) -> _Script:
 
 
 def _held(rank: bytes | None, result: bytes | None, at: bytes | None, headers: bytes | None) -> Held | None:
+    """None as well where somebody else wrote what is none of ours."""
     if rank is None:
         return None
     partition, _, offset = (at or b"").partition(b":")
-    place = (int(partition), int(offset)) if offset else None
-    named: Headers = [(name, value.encode("latin-1")) for name, value in json.loads(headers or b"[]")]
-    return Held(Rank.parse(rank.decode()), result, place, named)
+    try:
+        place = (int(partition), int(offset)) if offset else None
+        named: Headers = [(name, value.encode("latin-1")) for name, value in json.loads(headers or b"[]")]
+        return Held(Rank.parse(rank.decode()), result, place, named)
+    except (ValueError, TypeError, AttributeError):
+        return None
 
 
 def _packed(headers: Sequence[tuple[str, bytes | None]]) -> str:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Final
 
 from consumer.errors import ViewError
+from consumer.intake import header_pairs
 from consumer.kafka import Consumer, KafkaException, Message, TopicPartition, make_admin, topic_identity
 from consumer.metrics import Metrics
 from consumer.rank import Rank
@@ -76,7 +77,7 @@ class ViewTopic:
 
 def read_record(message: Message) -> Ranked | None:
     """What a record of the output topic says of a product; None if it cannot be applied."""
-    key, headers = message.key(), [*(message.headers() or [])]
+    key, headers = message.key(), header_pairs(message)
     rank = dict(headers).get(RANK_HEADER)
     if not isinstance(key, bytes) or not isinstance(rank, bytes):
         return None

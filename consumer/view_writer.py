@@ -146,6 +146,8 @@ class ViewWriter:
             self._metrics.view_up.set(0)
             self._wait(consumer, "view_away", str(error))
         except (KafkaException, TimeoutError) as error:
+            if isinstance(error, KafkaException):
+                _refuse_fatal(error.args[0])
             self._wait(consumer, "view_broker_away", str(error))
         self.moved_at = time.monotonic()
 
@@ -241,8 +243,7 @@ class ViewWriter:
         error, partition = message.error(), message.partition()
         if error is None:
             return
-        if error.fatal():
-            raise FatalError(f"the view's consumer cannot go on: {error.str()}")
+        _refuse_fatal(error)
         if error.code() == KafkaError._PARTITION_EOF:
             self._ends[partition or 0] = message.offset() or 0
             return
@@ -283,4 +284,11 @@ class ViewWriter:
             consumer.assign([])
         until = time.monotonic() + pause_s
         while not self._stopping.is_set() and (left_s := until - time.monotonic()) > 0:
-            consumer.consume(1, min(left_s, POLL_S))
+            for message in consumer.consume(1, min(left_s, POLL_S)):
+                if (error := message.error()) is not None:
+                    _refuse_fatal(error)
+
+
+def _refuse_fatal(error: KafkaError) -> None:
+    if error.fatal():
+        raise FatalError(f"the view's consumer cannot go on: {error.str()}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mmcat.cli.interrupts import interruptible
 from mmcat.cli.options import Bootstrap, Config, Device, Engine, View, load_settings
 from mmcat.cli.texts import new_app
 
@@ -54,7 +55,8 @@ def consume(
     settings = load_settings(config, overrides)
     if settings.delivery == "exactly_once":
         transactional_id(settings.kafka)  # before the model takes its seconds to load
-    model = load_model(settings)
+    with interruptible():  # as process 1 of a container a signal that nobody handles is lost
+        model = load_model(settings)
     from consumer.service import Service
 
     service = Service(settings, model)

@@ -1,5 +1,7 @@
 """However late each step is, the service has ended `shutdown_s` and ten seconds after it was told to."""
 
+import subprocess
+import sys
 import threading
 
 from hypothesis import given
@@ -63,3 +65,28 @@ def test_a_part_that_hangs_is_left_behind_and_the_others_end() -> None:
     ending.leave({"hangs": hang.wait, "ends": ended.set})
     assert ended.is_set()
     hang.set()
+
+
+def test_a_signal_amid_a_flood_of_log_lines_ends_it() -> None:
+    """A handler runs between two steps of the main thread, which may hold the lock of the log just then."""
+    script = (
+        "import os, signal, sys, threading, structlog\n"
+        "from consumer.ending import Ending\n"
+        "from consumer.log import configure_logging\n"
+        "configure_logging(stream=open(os.devnull, 'w'))\n"
+        "log, ending = structlog.get_logger(), Ending(1.0)\n"
+        "ending.begin_at_signals()\n"
+        "print('ready', flush=True)\n"
+        "while not ending.told:\n"
+        "    log.warning('flood', text='x' * 100)\n"
+        "print(ending.signal.name)\n"
+    )
+    for _ in range(5):
+        with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stdout is not None
+                assert process.stdout.readline() == "ready\n"
+                process.terminate()
+                assert process.communicate(timeout=60)[0] == "SIGTERM\n"
+            finally:
+                process.kill()

@@ -408,40 +408,26 @@ def test_closing_ends_fetches_under_way() -> None:
 
 
 def test_hung_hosts_do_not_hold_the_others() -> None:
-    """30 hosts hang, 10 answer: the p95 of those that answer hardly moves, breakers cold."""
+    """30 hosts hang, 10 answer: these go on while all of those hang (what it costs them is a benchmark)."""
 
-    async def p95_s(server: ScriptedHost, fetcher: PhotoFetcher, hung: int) -> float:
-        times: list[float] = []
-
-        async def good(host: int) -> None:
-            started = time.monotonic()
-            fetched = await fetcher.fetch(server.url("/photo", f"good{host}.example"), started + 5)
-            assert fetched.status is ImageStatus.USED
-            times.append(time.monotonic() - started)
-
-        stuck = [
-            asyncio.create_task(fetcher.fetch(server.url("/hang", f"hung{i % 30}.example"), time.monotonic() + 2))
-            for i in range(hung)
-        ]
-        for _ in range(20):
-            await asyncio.gather(*(good(host) for host in range(10)))
-        for task in stuck:
-            task.cancel()
-        await asyncio.gather(*stuck, return_exceptions=True)
-        return sorted(times)[int(len(times) * 0.95)]
-
-    async def scenario() -> tuple[float, float]:
+    async def scenario() -> None:
         async with ScriptedHost({"/photo": answer(200, PHOTO), "/hang": hang}) as server:
             policy = AddressPolicy(allow=[LOOPBACK], ports=[server.port])
-            limits = FetchLimits(concurrency=128)
+            limits = FetchLimits(concurrency=128, silence_s=300)
+            until = time.monotonic() + 60
             async with PhotoFetcher(policy, limits, lookup=lambda _: ["127.0.0.1"]) as fetcher:
-                alone = await p95_s(server, fetcher, 0)
-                beside = await p95_s(server, fetcher, 600)
+                hung = [server.url("/hang", f"hung{i % 30}.example") for i in range(600)]
+                stuck = [asyncio.create_task(fetcher.fetch(url, until)) for url in hung]
+                for _ in range(20):
+                    good = [server.url("/photo", f"good{host}.example") for host in range(10)]
+                    found = await asyncio.gather(*(fetcher.fetch(url, until) for url in good))
+                    assert {one.status for one in found} == {ImageStatus.USED}
                 assert server.most_open <= 30 * 2 + 10  # a host that never answered holds two connections
-                return alone, beside
+                for task in stuck:
+                    task.cancel()
+                await asyncio.gather(*stuck, return_exceptions=True)
 
-    alone, beside = asyncio.run(scenario())
-    assert beside < alone + 0.5
+    asyncio.run(scenario())
 
 
 def test_hosts_that_hang_after_they_answered_well_leave_the_others_their_connections() -> None:

@@ -281,3 +281,13 @@ def test_a_result_that_is_not_ours_is_not_reused(shop: Shop) -> None:
         _, model, _, metrics = shop.categorize(EVENT)
         assert model.batches == [["p"]]
         assert reuse_outcomes(metrics) == {"none": 1}
+
+
+@pytest.mark.parametrize(("name", "other"), [("model", "text"), ("alternatives", 3), ("categorized_at", "soon")])
+def test_a_result_that_somebody_changed_is_inferred_again(shop: Shop, name: str, other: object) -> None:
+    first, *_ = shop.categorize(EVENT)
+    shop.view.apply(
+        [Ranked("p", Rank(1, 0, 1, 2), json.dumps(json.loads(first[0].value or b"") | {name: other}).encode())]
+    )
+    _, model, *_ = shop.categorize(EVENT)
+    assert model.batches == [["p"]]

@@ -164,6 +164,13 @@ def test_key_of_another_kind_does_not_stop_the_view(view: View, raw: "redis.Redi
     assert view.apply([result(1)]) == [Applied.WRITTEN]
 
 
+def test_fields_that_somebody_else_wrote_are_held_by_nobody(view: View, raw: "redis.Redis", view_prefix: str) -> None:
+    view.apply([result(1)])
+    for field, text in (("rank", "high"), ("headers", '"text"'), ("at", "0:x")):
+        raw.hset(f"{view_prefix}:product:{{p1}}", field, text)
+        assert view.held(["p1"]) == [None]
+
+
 def test_writers_at_once_end_with_the_highest_rank(valkey_url: str, view_prefix: str) -> None:
     def write(worker: int) -> None:
         view = View(valkey_url, view_prefix, 3600)
