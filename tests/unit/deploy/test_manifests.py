@@ -77,8 +77,7 @@ def test_names_that_objects_give_each_other_are_there(rendered: Rendered) -> Non
         spec = pod_spec(one)
         assert spec is not None
         of(rendered, "ServiceAccount", spec["serviceAccountName"])
-        claims = one["spec"].get("volumeClaimTemplates", ())
-        volumes = {volume["name"] for volume in spec["volumes"]} | {claim["metadata"]["name"] for claim in claims}
+        volumes = {volume["name"] for volume in spec["volumes"]}
         for container in containers(one):
             assert {mount["name"] for mount in container["volumeMounts"]} == volumes, named(one)
             ports = {port["name"]: port["containerPort"] for port in container.get("ports", ())}

@@ -13,6 +13,7 @@ from consumer.health import Health, HealthServer
 from consumer.kafka import transactional_id
 from consumer.metrics import Metrics
 from mmcat.cli.root import COMMANDS
+from tests.benchmarks.capacity import Inputs, capacity
 from tests.support.kustomize import containers, pod_spec
 from tests.support.manifests import (
     Rendered,
@@ -92,7 +93,7 @@ def test_instances_have_static_ids_that_outlive_a_restart(rendered: Rendered, tm
     assert settings.kafka.instance_id == "mmcat-3", "the pod's name"
     assert transactional_id(settings.kafka) == "mmcat-mmcat-3"
     session_s = int(settings.kafka.properties()["session.timeout.ms"]) / 1000
-    assert session_s > settings.shutdown_s + COMMIT_S + LEAVE_S + 30, "drain, and half a minute to start and load"
+    assert session_s > settings.shutdown_s + COMMIT_S + LEAVE_S + 60, "drain, and a minute to load and make graphs"
     assert int(settings.kafka.properties()["heartbeat.interval.ms"]) * 3 <= session_s * 1000
     [writer] = containers(of(rendered, "Deployment", "mmcat-cache-writer"))
     assert settings_of(rendered, writer, tmp_path).kafka.instance_id is None, "its pods' names never come back"
@@ -146,6 +147,24 @@ def test_scaling_does_not_shake_the_group(objects: Rendered, tmp_path: Path) -> 
     up_s = [policy["periodSeconds"] for policy in behavior["scaleUp"]["policies"]]
     startup = container["startupProbe"]
     assert 120 <= min(up_s) <= startup["periodSeconds"] * startup["failureThreshold"]
+
+
+@pytest.mark.parametrize("objects", scaled())
+def test_scaling_follows_the_measured_rates(objects: Rendered) -> None:
+    spec, limits = of(objects, "ScaledObject")["spec"], consumer_of(objects)["resources"]["limits"]
+    [kafka] = [one["metadata"] for one in spec["triggers"] if one["type"] == "kafka"]
+    if "nvidia.com/gpu" in limits:
+        assert [one["type"] for one in spec["triggers"]] == ["kafka"], "a busy GPU does not show in the CPU"
+        return
+    given = Inputs()
+    planned = capacity(given)
+    assert int(kafka["lagThreshold"]) == pytest.approx(120 * given.cpu_rate * int(limits["cpu"]), rel=0.1)
+    [busy] = [one["metadata"]["value"] for one in spec["triggers"] if one["type"] == "cpu"]
+    assert int(busy) == pytest.approx(100 * given.busy)
+    assert given.cores == int(limits["cpu"])
+    assert spec["minReplicaCount"] >= planned.mean.instances
+    assert spec["maxReplicaCount"] >= planned.peak.instances
+    assert partitions(objects) == planned.partitions
 
 
 def test_there_are_no_more_instances_than_partitions_and_one_goes_at_a_time(rendered: Rendered) -> None:
