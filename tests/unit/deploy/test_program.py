@@ -1,6 +1,7 @@
 """The manifests against the program: its settings, commands, probes and deadlines; and how it is scaled."""
 
 import importlib
+import re
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from mmcat.cli.root import COMMANDS
 from tests.benchmarks.capacity import Inputs, capacity
 from tests.support.kustomize import containers, pod_spec
 from tests.support.manifests import (
+    FOLDER,
     Rendered,
     bytes_of,
     consumer_of,
@@ -30,6 +32,7 @@ from tests.support.manifests import (
 )
 
 MIB = 2**20
+PAGE = FOLDER.parents[1] / "docs" / "operations.md"
 KAFKA_PROPERTIES = {
     "session.timeout.ms", "heartbeat.interval.ms", "security.protocol", "sasl.mechanism", "sasl.username",
     "sasl.password", "ssl.ca.location",
@@ -172,3 +175,18 @@ def test_there_are_no_more_instances_than_partitions_and_one_goes_at_a_time(rend
     for budget in (one for one in rendered if one["kind"] == "PodDisruptionBudget"):
         assert budget["spec"]["maxUnavailable"] == 1
         assert budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+
+
+def test_the_page_for_operators_names_what_is_there() -> None:
+    text = PAGE.read_text("utf-8")
+    families = {family.name for family in Metrics().registry.collect()}
+    named_there = set(re.findall(r"\bmmcat_[a-z_]+", text))
+    unknown = {one for one in named_there if re.sub(r"_(total|bucket)$", "", one) not in families}
+    assert not unknown, "alarms on numbers that the service does not show"
+    for folder in ("components", "overlays"):
+        for path in (FOLDER / folder).iterdir():
+            assert f"`{path.name}`" in text, f"{folder}/{path.name}"
+    keys = {reference["key"] for name in overlays() for one in workloads(rendered_by(name))
+            for container in containers(one) for variable in container.get("env", ())
+            if (reference := variable.get("valueFrom", {}).get("secretKeyRef"))}  # fmt: skip
+    assert all(f"{key}=" in text for key in keys)
