@@ -12,6 +12,7 @@ import argparse
 import itertools
 import json
 import random
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -51,7 +52,7 @@ def main() -> None:
 
 
 def measure(listings: int) -> dict[str, float]:
-    """Mean bytes a listing, by where it is."""
+    """Mean bytes a listing, by where it is; and how many results a second one connection puts into the view."""
     incoming = list(registered(listings))
     results = list(answers(incoming))
     gone = [tombstone(one, name_of(one), NOW_MS + 1, MODEL.created_ms, OUTPUT) for one in incoming]
@@ -127,11 +128,14 @@ def _in_view(results: Sequence[Outgoing], gone: Sequence[Outgoing]) -> dict[str,
             return (used() - since) / len(records)
 
         empty = used()
+        started = time.perf_counter()
         held = grown(results, empty)
+        took_s = time.perf_counter() - started
         markers = grown(gone, empty)
         view.close()
         client.close()
-    return {"view_product_bytes": held, "view_marker_bytes": markers}
+    applied = len(results) / took_s
+    return {"view_product_bytes": held, "view_marker_bytes": markers, "view_applied_per_s": applied}
 
 
 def _ranked(record: Outgoing, offset: int) -> Ranked:
