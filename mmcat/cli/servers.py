@@ -5,7 +5,7 @@
 
 `LocalTansu` and `LocalValkey` come inside wheels (extra `local`); `LocalKafka` is Apache Kafka itself from a folder of
 jars (`make kafka`) and needs Java. None of them keeps anything: data goes with the context.
-Nothing here is for production; the compose file and the chart are.
+Nothing here is for production; the compose file and deploy/kubernetes are.
 """
 
 import hashlib
