@@ -89,7 +89,8 @@ class Rebuild:
             self._wait()
             removed = self._remove(lambda found: found != generation)
         finally:
-            with suppress(ViewAwayError):
+            with suppress(ViewAwayError, ViewError):
+                self._hold_lock()  # it may be another rebuild's by now
                 self._view.ask([("DEL", lock)])
             self._view.close()
         return Rebuilt(generation, self._records, self._unreadable, removed, time.monotonic() - began)
@@ -151,12 +152,14 @@ class Rebuild:
         for found in self._view.scan(f"{self._prefix}:"):
             named = [(key, generation_of(self._prefix, key.decode(errors="replace"))) for key in found]
             old = [key for key, generation in named if generation is not None and doomed(generation)]
-            if old:
-                self._view.ask([("UNLINK", *old)])
+            at_once = max(1, int(self._remove_per_s))  # a second's worth: the lock must not run out between two looks
+            for start in range(0, len(old), at_once):
+                part = old[start : start + at_once]
                 self._hold_lock()
-                removed += len(old)
-                self._progress.advance(len(old))
-                time.sleep(len(old) / self._remove_per_s)
+                self._view.ask([("UNLINK", *part)])
+                removed += len(part)
+                self._progress.advance(len(part))
+                time.sleep(len(part) / self._remove_per_s)
         return removed
 
     def _wait(self) -> None:
