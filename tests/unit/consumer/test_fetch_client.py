@@ -420,7 +420,7 @@ def test_hung_hosts_do_not_hold_the_others() -> None:
             times.append(time.monotonic() - started)
 
         stuck = [
-            asyncio.create_task(fetcher.fetch(server.url("/hang", f"hung{i % 30}.example"), time.monotonic() + 2))
+            asyncio.create_task(fetcher.fetch(server.url(f"/hang?{i}", f"hung{i % 30}.example"), time.monotonic() + 2))
             for i in range(hung)
         ]
         for _ in range(20):
@@ -461,7 +461,9 @@ def test_hosts_that_hang_after_they_answered_well_leave_the_others_their_connect
                     for _ in range(photo.per_host):
                         assert (await fetch(host, "/photo")).status is ImageStatus.USED
                 hung = [
-                    asyncio.create_task(fetch(host, "/hang")) for host in range(1, 13) for _ in range(photo.per_host)
+                    asyncio.create_task(fetch(host, f"/hang?{n}"))
+                    for host in range(1, 13)
+                    for n in range(photo.per_host)
                 ]
                 while server.open_now < len(hung):
                     await asyncio.sleep(0.01)
@@ -492,7 +494,7 @@ def test_large_photos_wait_for_each_other_and_small_ones_for_nobody() -> None:
             policy = AddressPolicy(allow=[LOOPBACK], ports=[server.port])
             async with PhotoFetcher(policy, FetchLimits(large_at_once=1, silence_s=600)) as fetcher:
                 until = time.monotonic() + 600
-                held = [asyncio.create_task(fetcher.fetch(server.url("/large"), until)) for _ in range(2)]
+                held = [asyncio.create_task(fetcher.fetch(server.url(f"/large?{n}"), until)) for n in range(2)]
                 while server.open_now < 2 or not fetcher._large.locked():
                     await asyncio.sleep(0.01)
                 for _ in range(20):
