@@ -21,7 +21,7 @@ from mmcat.calibration import Seen, safe_level, seen_of
 from mmcat.engines.base import WHOLE, Encoded, Engine
 from mmcat.errors import ModelError
 from mmcat.evidence import COALITIONS, log_probabilities, shapley
-from mmcat.features import Features, Store, fingerprints
+from mmcat.features import Features, fingerprints
 from mmcat.listing import (
     Candidate,
     Decision,
@@ -33,6 +33,7 @@ from mmcat.listing import (
     PhotoVectors,
     Prepared,
     Result,
+    Store,
 )
 from mmcat.paths import Decoded, PathIndex, Rows, Scores
 from mmcat.preparation import listing_text, photo

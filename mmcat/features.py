@@ -10,7 +10,6 @@ After family.py, preparation.py and text.py; before stacking.py and categorizer.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,22 +17,10 @@ from torch import nn
 
 from mmcat.bundle import LoadedBundle
 from mmcat.engines.base import Vectors
-from mmcat.listing import PhotoVectors
+from mmcat.listing import PhotoVectors, Store
 
 FORMAT = 1  # change it where photos are decoded, titles cut or vectors written otherwise: kept ones are not found then
 _HALF = np.dtype("<f2")
-
-
-class Store(Protocol):
-    """Keeps bytes under keys, for as long as it likes. Thread-safe. Never raises: what it cannot do is not there."""
-
-    def get(self, kind: str, keys: Sequence[bytes]) -> list[bytes | None]:
-        """What is kept under each key, whole and unchanged, or None; `kind` says what is asked for, for counters."""
-        ...
-
-    def put(self, items: Mapping[bytes, bytes]) -> None:
-        """Keep these."""
-        ...
 
 
 class Features:

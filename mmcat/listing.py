@@ -4,8 +4,10 @@ Plain frozen data, no torch: the consumer and its tests use them without loading
 After errors.py; before everything that produces or consumes them.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +29,18 @@ class Decision(StrEnum):
 
     ACCEPT = "accept"
     REVIEW = "review"
+
+
+class Store(Protocol):
+    """Keeps bytes under keys, for as long as it likes. Thread-safe. Never raises: what it cannot do is not there."""
+
+    def get(self, kind: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """What is kept under each key, whole and unchanged, or None; `kind` says what is asked for, for counters."""
+        ...
+
+    def put(self, items: Mapping[bytes, bytes]) -> None:
+        """Keep these."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
