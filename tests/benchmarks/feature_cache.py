@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import io
 import json
+import logging
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import structlog
 import torch
 from PIL import Image
 
@@ -61,6 +63,7 @@ def main() -> None:
     if given.play:
         asyncio.run(play(given.listings))
         return
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))  # stdout is for figures
     if given.small:
         given.listings, given.pairs = 8, 2
     command = [sys.executable, "-m", "tests.benchmarks.feature_cache", "--play", "--listings", str(given.listings)]
@@ -131,7 +134,18 @@ def model(engine: str, small: bool) -> Categorizer:
     tokenizer = tiny_tokenizer()
     tokenizer = type(tokenizer)(tokenizer._inner, TOKENS)
     loaded = LoadedBundle(
-        "seed-shaped", 0, "f" * 64, network, tokenizer, taxonomy, preprocessing, Calibration({}, {}), "", "", {}, None
+        "seed-shaped",
+        0,
+        "f" * 64,
+        network,
+        tokenizer,
+        taxonomy,
+        preprocessing,
+        Calibration({"both": 1.0}, {"both": 0.9}),
+        "",
+        "",
+        {},
+        None,
     )
     return Categorizer(loaded, runs)
 
