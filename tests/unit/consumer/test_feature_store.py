@@ -64,12 +64,12 @@ def test_the_bound_is_kept_and_only_the_least_recently_used_go(
     evicted = 0
     for step in steps:
         if isinstance(step[0], int):
-            store.get([key(number) for number in step])  # type: ignore[misc]  # all are
+            store.get([key(number) for number in step])
             for number in dict.fromkeys(step):
                 if number in expected:
-                    expected.move_to_end(number)  # type: ignore[arg-type]
+                    expected.move_to_end(number)
         else:
-            items = {number: bytes([number]) * size for number, size in step}  # type: ignore[misc]  # all are pairs
+            items = {number: bytes([number]) * size for number, size in step}
             gone = store.put({key(number): value for number, value in items.items()})
             evicted += gone
             for number, value in items.items():

@@ -22,6 +22,7 @@ from mmcat.engines.cpu import CpuEngine
 from mmcat.engines.eager import EagerEngine
 from mmcat.features import Features, fingerprints
 from mmcat.listing import ImageStatus, Listing, Prepared, Result
+from mmcat.photos import decode
 from mmcat.shared_decoding import SharedDecoding
 from tests.support.tiny import TITLES, make_tiny_bundle
 
@@ -248,16 +249,14 @@ def test_a_photo_in_use_is_decoded_once_and_forgotten_with_its_last_listing(
 ) -> None:
     loaded = bundle.load(tiny_bundle)
     decoding = SharedDecoding(loaded.preprocessing)
-    from mmcat import preparation
-
-    decoded, decode, gate = [], preparation.decode, threading.Event()
+    decoded, gate = [], threading.Event()
 
     def noted(data: bytes, *rest: Any) -> Any:
         decoded.append(data)
         assert gate.wait(60)
         return decode(data, *rest)
 
-    monkeypatch.setattr(preparation, "decode", noted)
+    monkeypatch.setattr("mmcat.preparation.decode", noted)
     digest = hashlib.sha256(PHOTOS[0]).digest()
     listing = Listing("a", image=PHOTOS[0])
     with ThreadPoolExecutor(4) as pool:
