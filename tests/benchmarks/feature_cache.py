@@ -1,6 +1,6 @@
 """How much quicker a backfill is on warm feature caches than on cold ones, the origin of the photos answering 304.
 
-    python -m tests.benchmarks.feature_cache [--listings 48] [--pairs 9] [--engine cpu|eager] [--small] [--json]
+    python -m tests.benchmarks.feature_cache [--listings 32] [--pairs 7] [--engine cpu|eager] [--small] [--json]
 
 The same listings go through the real pipeline: photos of 600 × 600 from a host in a process of its own, over HTTP, with
 ETags; real decoding; a model of the research code's shape (ResNet50 at 224 px, BERT-base, titles of 30 tokens, 6
@@ -53,8 +53,8 @@ ARMS = ("off", "cold", "warm")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="A backfill on warm feature caches against cold ones.")
-    parser.add_argument("--listings", type=int, default=48)
-    parser.add_argument("--pairs", type=int, default=9)
+    parser.add_argument("--listings", type=int, default=32)
+    parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--engine", choices=("cpu", "eager"), default="cpu")
     parser.add_argument("--small", action="store_true", help="a tiny model: only to see that it runs")
     parser.add_argument("--json", action="store_true")

@@ -42,11 +42,13 @@ def test_what_was_put_is_found_also_by_another_process_and_after_a_restart(store
     other.close()
 
 
+NUMBERS = st.integers(0, 12)
 STEPS = st.lists(
     st.one_of(
-        st.lists(st.tuples(st.integers(0, 40), st.integers(1, 200_000)), min_size=1, max_size=4),
-        st.lists(st.integers(0, 40), min_size=1, max_size=4),
+        st.lists(st.tuples(NUMBERS, st.sampled_from([1, 3_000, 100_000, 250_000, 400_000])), min_size=1, max_size=4),
+        st.lists(NUMBERS, min_size=1, max_size=4),
     ),
+    min_size=5,
     max_size=25,
 )
 
@@ -65,7 +67,7 @@ def test_the_bound_is_kept_and_only_the_least_recently_used_go(
     for step in steps:
         if isinstance(step[0], int):
             store.get([key(number) for number in step])
-            for number in dict.fromkeys(step):
+            for number in step:
                 if number in expected:
                     expected.move_to_end(number)
         else:

@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import sqlite3
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,8 +24,10 @@ from consumer.pipeline import Pipeline
 from consumer.records import Incoming, Origin
 from consumer.settings import load
 from mmcat.categorizer import Categorizer
+from mmcat.listing import Listing, Prepared
 from tests.support.scripted_host import Script, ScriptedHost, answer
 from tests.support.tiny import TITLES, make_tiny_bundle
+from tests.support.waiting import eventually
 from tests.unit.consumer.test_pipeline import Broker
 
 EVERY_PORT = tuple(range(1, 65_536))  # which one is not known before the host runs
@@ -245,3 +248,26 @@ def test_listings_with_one_address_share_one_fetch_and_one_encoding(
         assert len({one["probability"] for one in found.values()}) == 1
         assert {one["image"] for one in found.values()} == {"used"}
         assert [plain.count("mmcat_shared_work_total", work=work) for work in ("fetch", "photo", "title")] == [5, 5, 5]
+
+
+def test_a_shared_body_counts_once_in_the_budget(
+    categorizer: Categorizer, photos: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may, prepare = threading.Event(), categorizer.prepare
+
+    def wait(listing: Listing) -> Prepared:
+        assert may.wait(60)
+        return prepare(listing)
+
+    monkeypatch.setattr(categorizer, "prepare", wait)
+    with bench(categorizer, photos, None) as plain:
+        plain.host.gate = asyncio.Event()
+        before = plain.pipeline.budget.bytes
+        products = plain.submit(*((f"p{number}", TITLES[0], "/a") for number in range(6)))
+        waiting = plain.pipeline.budget.bytes  # each has room for a photo
+        assert waiting > before
+        plain.pipeline._loop.call_soon_threadsafe(plain.host.gate.set)
+        eventually(lambda: plain.count("mmcat_stage_seconds_count", stage="fetch") == 6, "all are fetched")
+        eventually(lambda: plain.pipeline.budget.bytes == waiting + len(photo(1)), "one body is held")
+        may.set()
+        plain.collect(products)
