@@ -73,7 +73,7 @@ def _is_etag(text: str) -> bool:
 
 def _is_settled(modified: str, date: str) -> bool:
     """Seconds are coarse: a photo changed twice in one would look unchanged, unless that second was over (8.8.2.2)."""
-    changed, answered = _time(modified), _time(date)
+    changed, answered = (_time(modified), _time(date)) if modified and date else (0.0, 0.0)
     return bool(changed and answered and answered - changed >= 1)
 
 
