@@ -18,6 +18,9 @@ work.py          one record on its way
 budget.py        what is held at once (pure)
 events.py        bytes to event, deletion or refusal (pure)
 reuse.py         answers that the view holds already
+feature_store.py  bytes on disk or in Redis, bounded
+feature_cache.py  what the encoders have seen, kept; in nobody's way
+known_photos.py  which photo an address had, and what its host called it
 fetch/           photos from addresses that strangers wrote
 order.py         what orders the events of a product (pure)
 ordering.py      the events of one product stay in order (pure)

@@ -38,6 +38,28 @@ class Metrics:
             ["outcome"],
             registry=r,
         )
+        self.shared_work = Counter(
+            "mmcat_shared_work",
+            "Work done once for several: fetch (waited for one in flight), photo and title (encoded with its batch's)",
+            ["work"],
+            registry=r,
+        )
+        self.photo_unchanged = Counter(
+            "mmcat_photo_unchanged", "Photos whose host said that they had not changed (304)", registry=r
+        )
+        self.feature_lookups = Counter(
+            "mmcat_feature_cache_lookups",
+            "Looked up in the feature cache: photo, title or address; hit, miss, corrupt, away (it did not answer)",
+            ["kind", "outcome"],
+            registry=r,
+        )
+        self.feature_evictions = Counter(
+            "mmcat_feature_cache_evictions", "Entries that had to go for newer ones (disk)", registry=r
+        )
+        self.feature_failures = Counter(
+            "mmcat_feature_cache_failures", "Times that the store failed and was left alone for a second", registry=r
+        )
+        self.feature_bytes = Gauge("mmcat_feature_cache_bytes", "What the feature cache holds (disk)", registry=r)
         self.stage = Histogram(
             "mmcat_stage_seconds",
             "Time spent in a stage: fetch and decode per photo, model per batch, deliver per record",

@@ -14,7 +14,7 @@ leases failed. It knows nothing of assignments and commits, and holds no Kafka c
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -29,7 +29,9 @@ from consumer.budget import Budget
 from consumer.dead_letters import dead_letter
 from consumer.delivery import Outcomes
 from consumer.events import Code, Deletion, Event, Refusal, parse
-from consumer.fetch import Fetched
+from consumer.feature_cache import FeatureCache
+from consumer.fetch import Fetched, Validators
+from consumer.known_photos import Known, KnownPhotos
 from consumer.metrics import Metrics
 from consumer.offsets import Lease
 from consumer.order import order_of
@@ -52,7 +54,7 @@ from consumer.settings import Settings
 from consumer.view_guard import LateGuard
 from consumer.work import UNPREPARED, Work
 from consumer.worker import Answers, EngineThread, Model
-from mmcat.listing import ImageStatus, Listing, Result
+from mmcat.listing import ImageStatus, Listing, PhotoVectors, Prepared, Result
 
 log = structlog.get_logger("mmcat.pipeline")
 
@@ -71,8 +73,8 @@ class Fetcher(Protocol):
     async def close(self) -> None:
         """Close it."""
 
-    async def fetch(self, url: str, deadline: float) -> Fetched:
-        """Fetch by a monotonic deadline; raises nothing but cancellation."""
+    async def fetch(self, url: str, deadline: float, known: Validators | None = None) -> Fetched:
+        """Fetch by a monotonic deadline, but not what is known and unchanged; raises nothing but cancellation."""
         ...
 
 
@@ -128,6 +130,10 @@ class Pipeline:
         self._batcher: Batcher[Work] = Batcher(batch.max_listings, batch.max_bytes, batch.max_age_ms / 1000)
         self._engine = EngineThread(model, self._batcher, settings.model.top_k, self._answered, on_death)
         self._decoders = ThreadPoolExecutor(settings.photo.decode_threads, "decode")
+        self._features = FeatureCache.from_settings(settings.feature_cache, metrics)
+        model.keep_features(self._features)
+        self._known = None if self._features is None else KnownPhotos(self._features, model)
+        self._looking = ThreadPoolExecutor(1, "known")  # one: it asks for all photos of a poll at once
         self._loop = asyncio.new_event_loop()
         self._loop_thread = threading.Thread(target=self._run_loop, name="fetch", daemon=True)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -158,7 +164,10 @@ class Pipeline:
                 asyncio.run_coroutine_threadsafe(self._close_loop(), self._loop).result(5.0)
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._loop_thread.join(5.0)
-        self._decoders.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._decoders, self._looking):
+            pool.shutdown(wait=False, cancel_futures=True)
+        if self._features is not None:
+            self._features.close()
         if not self._loop_thread.is_alive():
             self._loop.close()
 
@@ -279,52 +288,78 @@ class Pipeline:
         return True
 
     def _spawn(self, works: Sequence[Work]) -> None:
-        for work in works:
-            task = self._loop.create_task(self._photo(work))
-            self._tasks.add(task)
-            task.add_done_callback(self._photo_over)
+        if self._known is not None:
+            self._begin(self._look(self._known, works))
+        else:
+            for work in works:
+                self._begin(self._photo(work, None))
+
+    def _begin(self, photos: Coroutine[None, None, None]) -> None:
+        task = self._loop.create_task(photos)
+        self._tasks.add(task)
+        task.add_done_callback(self._photo_over)
+
+    async def _look(self, photos: KnownPhotos, works: Sequence[Work]) -> None:
+        """Before they are fetched: what is known of their addresses."""
+        known = await self._loop.run_in_executor(self._looking, photos.look, [_image_url(work) for work in works])
+        for work, one in zip(works, known, strict=True):
+            self._begin(self._photo(work, one))
 
     def _photo_over(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._on_death(error)  # a listing stuck for ever would hold its partition's offset
 
-    async def _photo(self, work: Work) -> None:
+    async def _photo(self, work: Work, known: Known | None) -> None:
         """Fetch and decode one photo; whatever happens, the listing goes on."""
-        assert isinstance(work.parsed, Event)  # noqa: S101 (submit sends only events with an address)
-        url, deadline = work.parsed.image_url or "", work.polled_at + self._settings.photo.deadline_s
+        deadline = work.polled_at + self._settings.photo.deadline_s
         started = time.perf_counter()
-        fetched = await self._fetcher.fetch(url, deadline)
+        fetched = await self._fetcher.fetch(_image_url(work), deadline, None if known is None else known.validators)
         self._metrics.stage.labels("fetch").observe(time.perf_counter() - started)
-        body = fetched.body if fetched.status is ImageStatus.USED else None
-        if body is None:
+        if fetched.shared:
+            self._metrics.shared_work.labels("fetch").inc()
+        if fetched.status is not ImageStatus.USED:
             log.debug("photo_missing", product_id=work.product_id, status=fetched.status, detail=fetched.detail)
             self._without_photo(work, fetched)
         else:
-            self._resize(work, work.incoming.size_bytes + len(body) + PHOTO_RESERVE_BYTES)
-            await self._loop.run_in_executor(self._decoders, self._prepare, work, body, None)
+            held = len(fetched.body or b"") if not fetched.shared else 0  # a shared body counts once
+            self._resize(work, work.incoming.size_bytes + held + PHOTO_RESERVE_BYTES)
+            await self._loop.run_in_executor(self._decoders, self._with_photo, work, fetched, known)
 
-    def _prepare(self, work: Work, body: bytes | None, status: ImageStatus | None) -> None:
+    def _with_photo(self, work: Work, fetched: Fetched, known: Known | None) -> None:
+        """The photo is here, or it is the one that is known."""
+        if fetched.unchanged and known is not None:
+            self._metrics.photo_unchanged.inc()
+            self._prepare(work, None, None, known.photo)
+            return
+        prepared = self._prepare(work, fetched.body, None)
+        if self._known is not None and fetched.validators is not None and prepared.image is ImageStatus.USED:
+            self._known.note(_image_url(work), fetched.validators, prepared.digest)
+
+    def _prepare(
+        self, work: Work, body: bytes | None, status: ImageStatus | None, seen: PhotoVectors | None = None
+    ) -> Prepared:
         """The model's CPU part, then on to the order of the product. Deletions have none."""
+        prepared = UNPREPARED
         if work.lease.ended:
             self._go(self._drop(work))
-            return
+            return prepared
         if isinstance(work.parsed, Event):
             event = work.parsed
             started = time.perf_counter()
             texts = (event.brand or "", event.maker or "", event.model)
-            listing = Listing(event.product_id, event.title, body, *texts, image_status=status)
+            listing = Listing(event.product_id, event.title, body, *texts, image_status=status, seen=seen)
             try:
-                work.prepared = self._model.prepare(listing)
+                work.prepared = prepared = self._model.prepare(listing)
             except Exception as error:  # a model that raises here is told of, and the listing becomes a dead letter
                 self._ordered(work, failed=error)
-                return
-            if body is not None:
+                return prepared
+            if body is not None and prepared.seen is None:
                 self._metrics.stage.labels("decode").observe(time.perf_counter() - started)
-            pixels = work.prepared.pixels
-            self._resize(work, work.incoming.size_bytes + (0 if pixels is None else pixels.nbytes))
-            self._metrics.photo.labels(work.prepared.image).inc()
+            self._resize(work, work.incoming.size_bytes + prepared.photo_bytes)
+            self._metrics.photo.labels(prepared.image).inc()
         self._ordered(work)
+        return prepared  # the work itself may be done by now
 
     # order, batch ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -356,6 +391,7 @@ class Pipeline:
     def _answered(self, answers: Answers[Work], seconds: float) -> None:
         """In the engine thread: a batch has its answers."""
         now = _now()
+        self._count_shared([work.prepared for work, _ in answers])
         for work, answer in answers:
             if work.lease.ended:
                 self._go(self._drop(work))
@@ -366,6 +402,12 @@ class Pipeline:
         self._metrics.stage.labels("model").observe(seconds)
         self._metrics.batch.observe(len(answers))
         log.info("batch", listings=len(answers), seconds=round(seconds, 4), in_flight=self.budget.items)
+
+    def _count_shared(self, batch: Sequence[Prepared]) -> None:
+        """How many photos and titles of a batch were those of another listing in it."""
+        photos, titles = [one.digest for one in batch if one.digest], [one.text for one in batch if one.text]
+        self._metrics.shared_work.labels("photo").inc(len(photos) - len(set(photos)))
+        self._metrics.shared_work.labels("title").inc(len(titles) - len(set(titles)))
 
     def _result(self, work: Work, result: Result, now: str) -> Work | None:
         assert isinstance(work.parsed, Event)  # noqa: S101 (only events reach the engine)
@@ -481,6 +523,12 @@ class Pipeline:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._fetcher.close()
+
+
+def _image_url(work: Work) -> str:
+    """Of an event that has one."""
+    assert isinstance(work.parsed, Event)  # noqa: S101 (only events with an address come here)
+    return work.parsed.image_url or ""
 
 
 def _now() -> str:

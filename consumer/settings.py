@@ -136,6 +136,27 @@ class ReuseSettings(Part):
     timeout_s: float = Field(0.2, gt=0, le=60, description="longest wait for the view, before the model is asked")
 
 
+class FeatureCacheSettings(Part):
+    """What the encoders made of photos and titles, kept, so that it need not be made again."""
+
+    store: Literal["none", "disk", "redis"] = Field("none", description="where it is kept")
+    folder: Path | None = Field(None, description="disk: folder of the file; processes of one machine may share it")
+    max_bytes: int = Field(4 * 2**30, ge=2**20, le=2**44, description="disk: the least recently used beyond it goes")
+    url: SecretStr | None = Field(
+        None, description="redis: its address; a server with maxmemory and allkeys-lru, not the view's"
+    )
+    prefix: str = Field("mmcat:features", pattern=r"^[^\s]{1,64}$", description="redis: first part of every key")
+    timeout_s: float = Field(0.2, gt=0, le=60, description="longest wait for the store, before the model is asked")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.store == "disk" and self.folder is None:
+            raise ValueError("store disk needs a folder: set MMCAT_FEATURE_CACHE__FOLDER")
+        if self.store == "redis" and self.url is None:
+            raise ValueError("store redis needs an address: set MMCAT_FEATURE_CACHE__URL")
+        return self
+
+
 class ModelSettings(Part):
     """The bundle and what runs it."""
 
@@ -258,6 +279,7 @@ class Settings(BaseSettings):
     order_by: Literal["timestamp", "version"] = Field("timestamp", description="what decides which event is newer")
     view: ViewSettings = ViewSettings()
     reuse: ReuseSettings = ReuseSettings()
+    feature_cache: FeatureCacheSettings = FeatureCacheSettings()
     model: ModelSettings = ModelSettings()
     review: ReviewSettings = ReviewSettings()
     photo: PhotoSettings = PhotoSettings()

@@ -16,7 +16,7 @@ import structlog
 
 from consumer.batching import Batcher
 from consumer.errors import SickModelError
-from mmcat.listing import Listing, ModelInfo, Prepared, Result
+from mmcat.listing import Listing, ModelInfo, PhotoVectors, Prepared, Result, Store
 
 log = structlog.get_logger("mmcat.engine")
 
@@ -33,6 +33,14 @@ class Model(Protocol):
 
     def prepare(self, listing: Listing) -> Prepared:
         """The CPU's part; thread-safe; never raises for a bad photo."""
+        ...
+
+    def keep_features(self, store: Store | None) -> None:
+        """Look up there what was encoded before, and keep there what is encoded now."""
+        ...
+
+    def known_photos(self, digests: Sequence[bytes]) -> list[PhotoVectors | None]:
+        """What is kept of the photos with these content hashes; thread-safe."""
         ...
 
     def categorize_prepared(self, batch: Sequence[Prepared], top_k: int = 3) -> list[Result]:

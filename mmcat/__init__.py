@@ -23,6 +23,9 @@ The modules, in the order of the data:
     model_card.py   the README of a bundle
     bundle.py       a trained model as a folder
     engines/        what runs it on hardware: eager PyTorch, or ONNX Runtime on the CPU
+    features.py     vectors of photos and titles, kept
+    shared_decoding.py  a photo that many listings show is decoded once
+    stacking.py     listings → a batch in which each title and photo stands once
     categorizer.py  all of it behind one class
     cli/            the program `mmcat`, root of library, consumer and training
 

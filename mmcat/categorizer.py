@@ -1,13 +1,14 @@
 """The library in one class: load a bundle, prepare listings on the CPU, categorize batches on the engine.
 
     Listing ── prepare ──> Prepared ──┐
-    Listing ── prepare ──> Prepared ──┼─ tokens, stacked pixels ─> engine ─> logits ─> paths ─> safe level ─> Result
+    Listing ── prepare ──> Prepared ──┼─ each title and photo once ─> engine ─> logits ─> paths ─> safe level ─> Result
     Listing ── prepare ──> Prepared ──┘
 
 A pure function of its inputs: an answer does not depend on its batch-mates (to 1e-4 of a probability in fp32).
 Last in the flow; knows all other modules. Does no fetching and holds no queue.
 """
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,27 @@ import numpy.typing as npt
 
 from mmcat import bundle as bundles
 from mmcat.calibration import Seen, safe_level, seen_of
-from mmcat.engines.base import Batch, Engine
+from mmcat.engines.base import WHOLE, Encoded, Engine
 from mmcat.errors import ModelError
 from mmcat.evidence import COALITIONS, log_probabilities, shapley
-from mmcat.listing import Candidate, Decision, Evidence, ImageStatus, Listing, ModelInfo, PathNode, Prepared, Result
+from mmcat.features import Features, fingerprints
+from mmcat.listing import (
+    Candidate,
+    Decision,
+    Evidence,
+    ImageStatus,
+    Listing,
+    ModelInfo,
+    PathNode,
+    PhotoVectors,
+    Prepared,
+    Result,
+    Store,
+)
 from mmcat.paths import Decoded, PathIndex, Rows, Scores
-from mmcat.preparation import prepare
+from mmcat.preparation import listing_text, photo
+from mmcat.shared_decoding import SharedDecoding
+from mmcat.stacking import stack
 from mmcat.taxonomy import Taxonomy
 
 _CHUNK = 32  # listings per engine call of `categorize`: larger batches are no faster on a CPU (facts: 8 beats 32)
@@ -51,6 +67,9 @@ class Categorizer:
         self._engine = engine
         self._evidence = evidence
         self._index = PathIndex(bundle.taxonomy)
+        self._decoding = SharedDecoding(bundle.preprocessing)
+        self._fingerprints = fingerprints(bundle, engine.name, engine.precision)
+        self._features: Features | None = None
 
     @classmethod
     def load(
@@ -92,12 +111,40 @@ class Categorizer:
         chosen, why = choose(loaded, engine=engine, device=device, precision=precision, threads=threads, cache=cache)
         return cls(loaded, chosen, evidence=evidence, why_engine=why)
 
+    def keep_features(self, store: Store | None) -> None:
+        """From now on look vectors of photos and titles up in this store, and keep there what is encoded.
+
+        Vectors then pass through half precision, kept or not: an answer does not depend on what the store holds.
+        """
+        config = self._config
+        text_width = config.text_width if config.reads_text else 0
+        shape = (config.image_cells, config.image_width, text_width)
+        self._features = None if store is None else Features(store, self._fingerprints, *shape)
+
+    def known_photos(self, digests: Sequence[bytes]) -> list[PhotoVectors | None]:
+        """What is kept of the photos with these SHA-256 digests; nothing without a store. Thread-safe."""
+        if self._features is None or not self._config.reads_image:
+            return [None] * len(digests)
+        return self._features.photos(digests)
+
     def prepare(self, listing: Listing) -> Prepared:
         """The CPU's part of one listing: text joined, photo decoded. Thread-safe; never raises for a bad photo.
 
-        A model that reads titles alone does not look at photos: they count as absent.
+        A model that reads titles alone does not look at photos: they count as absent. A photo whose vectors are kept
+        is not decoded.
         """
-        return prepare(listing, self.preprocessing, with_photo=self._config.reads_image)
+        text = listing_text(listing, self.preprocessing.text_fields)
+        if not self._config.reads_image:
+            return Prepared(listing.id, text, None, ImageStatus.ABSENT)
+        if listing.seen is not None:
+            return Prepared(listing.id, text, None, ImageStatus.USED, listing.seen.digest, listing.seen)
+        if listing.image is None:
+            return Prepared(listing.id, text, *photo(listing, self.preprocessing))
+        digest = hashlib.sha256(listing.image).digest()
+        if (seen := self.known_photos([digest])[0]) is not None:
+            return Prepared(listing.id, text, None, ImageStatus.USED, digest, seen)
+        pixels, status = self._decoding.photo(listing, digest)
+        return Prepared(listing.id, text, pixels, status, digest)
 
     def categorize_prepared(self, batch: Sequence[Prepared], top_k: int = 3) -> list[Result]:
         """Categorizes a batch in one engine call; blocks until it is done.
@@ -111,17 +158,7 @@ class Categorizer:
         Raises:
             ModelError: the engine gave no finite numbers, or a listing was prepared for another model.
         """
-        if top_k < 1:
-            raise ModelError(f"top_k must be at least 1, not {top_k}")
-        if not batch:
-            return []
-        stacked = self._stack(batch)
-        ablated = self._engine.ablations(stacked, COALITIONS) if self._evidence else [self._engine.logits(stacked)]
-        scores = [self._scores(logits, len(batch)) for logits in ablated]
-        seen = _seen(stacked.has_text, stacked.has_image)
-        decoded = self._index.decode(scores[0], self._temperatures(seen), top_k)
-        evidence = self._evidence_of(scores, decoded.rows[:, 0], stacked) if self._evidence else [None] * len(batch)
-        return [self._result(prepared, decoded, row, seen[row], evidence[row]) for row, prepared in enumerate(batch)]
+        return self._categorize(batch, top_k, self._features)
 
     def categorize(self, listings: Sequence[Listing], top_k: int = 3) -> list[Result]:
         """Prepares and categorizes listings, a few at a time; blocks until all are done."""
@@ -136,22 +173,23 @@ class Categorizer:
         px = self.preprocessing.px
         grey = np.full((px, px, 3), 128, np.uint8) if self._config.reads_image else None
         with_photo = Prepared("", "warm up", grey, ImageStatus.ABSENT if grey is None else ImageStatus.USED)
-        self.categorize_prepared([with_photo, Prepared("", "warm up", None, ImageStatus.ABSENT)])
+        self._categorize([with_photo, Prepared("", "warm up", None, ImageStatus.ABSENT)], 1, None)  # both encoders run
 
-    def _stack(self, batch: Sequence[Prepared]) -> Batch:
-        px = self.preprocessing.px
-        photos = [one.pixels for one in batch if self._config.reads_image and one.pixels is not None]
-        for pixels in photos:
-            if pixels.shape != (px, px, 3) or pixels.dtype != np.uint8:
-                raise ModelError(f"pixels {pixels.shape} {pixels.dtype} where this model takes uint8 {(px, px, 3)}")
-        ids, mask = self._tokenizer.encode([one.text for one in batch]) if self._tokenizer else (None, None)
-        return Batch(
-            ids=ids,
-            mask=mask,
-            pixels=np.stack(photos) if photos else None,
-            has_text=np.array([self._config.reads_text and bool(one.text) for one in batch]),
-            has_image=np.array([self._config.reads_image and one.pixels is not None for one in batch]),
-        )
+    def _categorize(self, batch: Sequence[Prepared], top_k: int, features: Features | None) -> list[Result]:
+        if top_k < 1:
+            raise ModelError(f"top_k must be at least 1, not {top_k}")
+        if not batch:
+            return []
+        stacked = stack(batch, self._config, self.preprocessing.px, self._tokenizer, features)
+        encoded = self._engine.encode(stacked.batch)
+        ablated = self._engine.fuse(encoded, COALITIONS if self._evidence else WHOLE)
+        scores = [self._scores(logits, len(batch)) for logits in ablated]
+        if features is not None:
+            stacked.keep(encoded, features, pooled=self._config.keys == "pooled")
+        seen = _seen(encoded.has_text, encoded.has_image)
+        decoded = self._index.decode(scores[0], self._temperatures(seen), top_k)
+        evidence = self._evidence_of(scores, decoded.rows[:, 0], encoded) if self._evidence else [None] * len(batch)
+        return [self._result(prepared, decoded, row, seen[row], evidence[row]) for row, prepared in enumerate(batch)]
 
     def _scores(self, logits: list[npt.NDArray[Any]], count: int) -> Scores:
         if len(logits[0]) != count or not all(np.isfinite(level_BC).all() for level_BC in logits):
@@ -161,11 +199,11 @@ class Categorizer:
     def _temperatures(self, seen: Sequence[Seen | None]) -> Scores:
         return np.array([self._calibration.temperature(one) for one in seen])
 
-    def _evidence_of(self, scores: Sequence[Scores], rows_B: Rows, batch: Batch) -> list[Evidence | None]:
+    def _evidence_of(self, scores: Sequence[Scores], rows_B: Rows, encoded: Encoded) -> list[Evidence | None]:
         """Of the answered rows; each coalition under the temperature of what it shows."""
         found = {}
         for (with_text, with_image), scores_BP in zip(COALITIONS, scores, strict=True):
-            temperatures_B = self._temperatures(_seen(batch.has_text & with_text, batch.has_image & with_image))
+            temperatures_B = self._temperatures(_seen(encoded.has_text & with_text, encoded.has_image & with_image))
             found[with_text, with_image] = log_probabilities(scores_BP, temperatures_B, rows_B)
         return [Evidence(*map(float, values)) for values in zip(*shapley(found), strict=True)]
 

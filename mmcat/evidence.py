@@ -4,7 +4,7 @@
 
 Two players share what they reach together (Shapley 1953; for features of a model: Lundberg and Lee 2017): each gets the
 mean of what it adds alone and what it adds to the other. The encoders have run once; only the fusion runs four times
-(`Engine.ablations`). A modality that a listing does not have, or that a model does not read, adds nothing and gets 0.
+(`Engine.fuse`). A modality that a listing does not have, or that a model does not read, adds nothing and gets 0.
 
 After paths.py and calibration.py; before categorizer.py, which asks for it only where it is wanted. Pure numpy.
 """

@@ -4,8 +4,10 @@ Plain frozen data, no torch: the consumer and its tests use them without loading
 After errors.py; before everything that produces or consumes them.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +31,31 @@ class Decision(StrEnum):
     REVIEW = "review"
 
 
+class Store(Protocol):
+    """Keeps bytes under keys, for as long as it likes. Thread-safe. Never raises: what it cannot do is not there."""
+
+    def get(self, kind: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """What is kept under each key, whole and unchanged, or None; `kind` says what is asked for, for counters."""
+        ...
+
+    def put(self, items: Mapping[bytes, bytes]) -> None:
+        """Keep these."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PhotoVectors:
+    """A photo as the model's image encoder saw it before.
+
+    Args:
+        digest: SHA-256 of the photo's bytes.
+        vectors: float16 [N, D], N = 1 when pooled.
+    """
+
+    digest: bytes
+    vectors: npt.NDArray[np.float16]
+
+
 @dataclass(frozen=True, slots=True)
 class Listing:
     """A product as a seller registered it.
@@ -38,6 +65,7 @@ class Listing:
         title: may be empty when there is a photo (and even when there is none: the answer is then the prior).
         image: the photo as bytes of any format `photos.decode` knows, or None.
         image_status: why there is no photo, when the caller knows; None: derived (absent, used, undecodable, refused).
+        seen: the photo's vectors, where the bytes are not needed any more; stands for `image`.
     """
 
     id: str
@@ -47,6 +75,7 @@ class Listing:
     maker: str = ""
     model: str = ""
     image_status: ImageStatus | None = None
+    seen: PhotoVectors | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +84,25 @@ class Prepared:
 
     Args:
         text: the text fields the model reads, joined.
-        pixels: uint8 [px, px, 3] RGB, or None.
-        image: USED exactly when there are pixels.
+        pixels: uint8 [px, px, 3] RGB, or None. Listings with the same photo share them: read only.
+        image: USED exactly when there are pixels or `seen`.
+        digest: SHA-256 of the photo's bytes; empty where nobody knows it.
+        seen: the photo's vectors, where they are known; there are no pixels then.
     """
 
     listing_id: str
     text: str
     pixels: npt.NDArray[np.uint8] | None
     image: ImageStatus
+    digest: bytes = b""
+    seen: PhotoVectors | None = None
+
+    @property
+    def photo_bytes(self) -> int:
+        """What the photo weighs in memory."""
+        return (0 if self.pixels is None else self.pixels.nbytes) + (
+            0 if self.seen is None else self.seen.vectors.nbytes
+        )
 
 
 @dataclass(frozen=True, slots=True)

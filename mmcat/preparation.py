@@ -1,4 +1,4 @@
-"""Listing → Prepared: the CPU's part, the same for training and serving.
+"""Listing → text and pixels: the CPU's part, the same for training and serving.
 
 Preprocessing says how text fields are joined and photos are cut; it travels in the bundle, so that a model always
 sees what it was trained on. After photos.py and text.py; before categorizer.py and training's features. No torch of
@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from mmcat.errors import ModelError, PhotoError
-from mmcat.listing import ImageStatus, Listing, Prepared
+from mmcat.listing import ImageStatus, Listing
 from mmcat.photos import MAX_PIXELS, Fit, Pixels, decode
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -65,19 +65,8 @@ def listing_text(listing: Listing, text_fields: Sequence[str]) -> str:
     return " ".join(part for field in text_fields if (part := str(getattr(listing, field)).strip()))
 
 
-def prepare(listing: Listing, preprocessing: Preprocessing, *, with_photo: bool = True) -> Prepared:
-    """Prepares one listing; never raises for a bad photo.
-
-    Args:
-        with_photo: False for models that read text alone: the photo is not decoded and counts as absent.
-    """
-    text = listing_text(listing, preprocessing.text_fields)
-    pixels, status = photo(listing, preprocessing) if with_photo else (None, ImageStatus.ABSENT)
-    return Prepared(listing.id, text, pixels, status)
-
-
 def photo(listing: Listing, preprocessing: Preprocessing) -> tuple[Pixels | None, ImageStatus]:
-    """Pixels and what became of the photo; USED exactly when there are pixels."""
+    """Pixels and what became of the photo; USED exactly when there are pixels. Never raises for a bad photo."""
     if listing.image is None:
         known = listing.image_status
         return None, ImageStatus.ABSENT if known is None or known is ImageStatus.USED else known

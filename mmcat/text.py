@@ -143,6 +143,11 @@ class Tokenizer:
     def pad_id(self) -> int:
         return self._pad_id
 
+    @property
+    def definition(self) -> str:
+        """All that decides the ids of a title, as JSON: what `write` writes."""
+        return str(self._inner.to_str())
+
     def write(self, path: str | Path) -> None:
         """Writes `tokenizer.json`."""
         self._inner.save(str(path))

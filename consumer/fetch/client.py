@@ -1,5 +1,8 @@
 """Fetches one photo: slot, connection, redirects, body, all within one deadline and one number of bytes.
 
+Equal fetches in flight are one (flights.py). With validators of an earlier answer a request is conditional, and may
+end without a body: the photo is unchanged (validators.py).
+
 Before it: the pipeline, in its asyncio loop. After it: photo decoding, which looks at the bytes and never at what the
 server said of them. Every way in which a fetch can go wrong ends in a `Fetched` with a status; only cancellation is
 raised. What it says of an address is its origin, never path or query: those may carry tokens.
@@ -11,8 +14,9 @@ import time
 import zlib
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
+from functools import partial
 from types import TracebackType
 from typing import Final, Self
 from urllib.parse import urljoin
@@ -24,6 +28,7 @@ from yarl import URL
 from consumer.errors import ConfigError
 from consumer.fetch.addresses import AddressPolicy, RefusedAddressError, Target
 from consumer.fetch.egress import HostHeaders, Proxy
+from consumer.fetch.flights import Flight, Flights
 from consumer.fetch.hosts import (
     HostLimits,
     Hosts,
@@ -33,6 +38,7 @@ from consumer.fetch.hosts import (
     UnresolvedHostError,
     system_lookup,
 )
+from consumer.fetch.validators import Validators
 from consumer.settings import PhotoSettings
 from mmcat.listing import ImageStatus
 
@@ -53,11 +59,14 @@ class Fetched:
     """What became of one fetch.
 
     Args:
-        status: USED exactly when there is a body; UNAVAILABLE or REFUSED otherwise.
+        status: USED exactly when there is a body, or the photo is unchanged; UNAVAILABLE or REFUSED otherwise.
         retryable: whether a later attempt may end otherwise.
         detail: for logs; names the origin at most.
         not_found: the answer was 404: a photo that is not there yet, or an address that leads nowhere.
         retry_after_s: how long the host asks to be left alone (Retry-After); 0 where it does not.
+        validators: of the body, for the next request; None: the host gives none that can be relied on.
+        unchanged: the photo is the one that the given validators are of; there is no body.
+        shared: another waited for the same fetch and has the same body.
     """
 
     status: ImageStatus
@@ -66,6 +75,9 @@ class Fetched:
     detail: str
     not_found: bool = False
     retry_after_s: float = 0.0
+    validators: Validators | None = None
+    unchanged: bool = False
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +128,7 @@ class PhotoFetcher:
         self._hosts = Hosts(resolved, host_limits or HostLimits(), lookup=lookup)
         self._large = asyncio.Semaphore(self._limits.large_at_once)
         self._session: aiohttp.ClientSession | None = None
+        self._flights: Flights[Fetched] = Flights()
 
     @classmethod
     def from_settings(cls, photo: PhotoSettings) -> Self:
@@ -161,6 +174,7 @@ class PhotoFetcher:
         if self._session is not None:
             await self._session.close()
         await self._hosts.close()
+        await self._flights.close()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -171,20 +185,28 @@ class PhotoFetcher:
     ) -> None:
         await self.close()
 
-    async def fetch(self, url: str, deadline: float) -> Fetched:
-        """Fetch a photo.
+    async def fetch(self, url: str, deadline: float, known: Validators | None = None) -> Fetched:
+        """Fetch a photo, or wait for the same fetch that is under way.
 
         Args:
             url: as the seller wrote it.
             deadline: `time.monotonic()` by which the answer is there; waiting for a slot counts.
+            known: of an answer whose photo is known: where it is unchanged, its body is not sent again.
 
         Raises:
             asyncio.CancelledError: nothing else.
         """
         try:
+            fetched, shared = await self._flights.share((url, known), deadline, partial(self._fetch, url, known))
+        except TimeoutError:
+            return _unavailable("not there in time")
+        return replace(fetched, shared=True) if shared else fetched
+
+    async def _fetch(self, url: str, known: Validators | None, flight: Flight[Fetched]) -> Fetched:
+        try:
             target = self._policy.read(url)
             for _ in range(MAX_REDIRECTS + 1):
-                step = await self._request(target, deadline)
+                step = await self._request(target, known, flight)
                 if isinstance(step, Fetched):
                     return step
                 target = self._policy.read(step)
@@ -200,15 +222,15 @@ class PhotoFetcher:
         except Exception as unknown:  # a stranger's server found a hole in the client: its photo is lost, nothing else
             return _unavailable(f"fetch failed ({type(unknown).__name__})")
 
-    async def _request(self, target: Target, deadline: float) -> Fetched | str:
+    async def _request(self, target: Target, known: Validators | None, flight: Flight[Fetched]) -> Fetched | str:
         """Ask once; returns what became of it, or the address it redirects to."""
-        async with asyncio.timeout(deadline - time.monotonic()) as until, self._hosts.slot(target.origin) as slot:
+        async with self._hosts.slot(target.origin) as slot:
             try:
                 if target.address is None and self._proxy is None:
                     await self._hosts.resolve(target.host)
-                answer = await self._exchange(target, slot)
+                answer = await self._exchange(target, known, slot)
             except asyncio.CancelledError:
-                if until.expired():
+                if flight.late:
                     slot.timed_out()
                 raise
             except (RefusedAddressError, aiohttp.ClientProxyConnectionError):  # neither says anything of the host
@@ -223,7 +245,7 @@ class PhotoFetcher:
                 raise
         return answer
 
-    async def _exchange(self, target: Target, slot: Slot) -> Fetched | str:
+    async def _exchange(self, target: Target, known: Validators | None, slot: Slot) -> Fetched | str:
         if self._session is None:
             raise RuntimeError("fetch before start")
         url = URL.build(
@@ -235,7 +257,8 @@ class PhotoFetcher:
             encoded=True,
         )
         proxy = self._proxy.url if self._proxy else None
-        headers = self._headers.of(target)  # asked anew at each redirect: they stay with their origin
+        condition = known.headers_for(str(url)) if known is not None else {}
+        headers = {**self._headers.of(target), **condition}  # asked anew at each redirect: they stay where they belong
         async with self._session.get(url, allow_redirects=False, headers=headers, proxy=proxy) as response:
             if response.status == 429 or response.status >= 500:
                 slot.failed()  # "too many requests", too: a few in a row, and the host is left alone for a while
@@ -245,13 +268,18 @@ class PhotoFetcher:
                 slot.succeeded()
                 location = response.headers.get("Location")
                 return urljoin(str(url), location) if location else _unavailable("redirect without a Location", False)
+            if response.status == 304 and condition:
+                slot.succeeded()
+                return Fetched(ImageStatus.USED, None, False, "", unchanged=True)
             if response.status not in (200, 203):
                 slot.succeeded()
                 may_change, not_found = response.status in RETRYABLE, response.status == 404
                 return _unavailable(f"{target.origin} answered {response.status}", may_change, not_found=not_found)
             fetched = await self._read(response)
             slot.succeeded()
-            return fetched
+            if fetched.body is None:
+                return fetched
+            return replace(fetched, validators=Validators.of(str(url), response.headers))
 
     async def _read(self, response: aiohttp.ClientResponse) -> Fetched:
         limit = self._limits.max_bytes

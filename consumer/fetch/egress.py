@@ -17,9 +17,12 @@ from consumer.fetch.addresses import AddressPolicy, RefusedAddressError, Target
 _ENTRY: Final = re.compile(
     r"(?P<origin>\S+) +(?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]+): *(?P<value>[\x21-\xff][\t\x20-\xff]*)"
 )
-# What the client says itself (framing, compression, the host asked for), and cookies, which are never sent.
+# What the client says itself (framing, compression, conditions, the host asked for), and cookies, which are never sent.
 _RESERVED: Final = frozenset(
-    {"accept-encoding", "connection", "content-length", "cookie", "host", "transfer-encoding", "upgrade"}
+    {
+        *("accept-encoding", "connection", "content-length", "cookie", "host", "transfer-encoding", "upgrade"),
+        *("if-none-match", "if-modified-since"),
+    }
 )
 _NONE: Final[Mapping[str, str]] = MappingProxyType({})
 

@@ -23,7 +23,7 @@ import torch
 
 from mmcat.bundle import LoadedBundle
 from mmcat.engines import graphs
-from mmcat.engines.base import Batch, Engine
+from mmcat.engines.base import Batch, Engine, logits
 from mmcat.engines.cpu import CpuEngine
 from mmcat.engines.eager import EagerEngine
 from mmcat.errors import ModelError
@@ -162,9 +162,9 @@ def judge(eager: Engine, other: Engine, batches: list[Batch], index: PathIndex) 
     for round_ in range(_ROUNDS):
         for batch in batches:
             started = time.perf_counter()
-            expected = eager.logits(batch)
+            expected = logits(eager, batch)
             between = time.perf_counter()
-            found = other.logits(batch)
+            found = logits(other, batch)
             ended = time.perf_counter()
             if round_:
                 ratios.append((between - started) / (ended - between))
@@ -193,4 +193,4 @@ def _drawn(loaded: LoadedBundle, names: list[str], dice: np.random.Generator) ->
     noisy = soft[:, :px, :px] + dice.normal(0, 20, (len(soft), px, px, 3))
     ids, mask = loaded.tokenizer.encode(titles) if loaded.tokenizer is not None else (None, None)
     pixels = np.clip(noisy, 0, 255).astype(np.uint8) if config.reads_image else None
-    return Batch(ids, mask, pixels, has_text, has_image)
+    return Batch.of(ids, mask, pixels, has_text, has_image)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmcat.engines.base import Batch
+from mmcat.engines.base import WHOLE, Batch, Encoded, Vectors, padded, text_mask
 from mmcat.engines.graphs import Array, Graph, cut, export, parts
 from mmcat.errors import ModelError
 from mmcat.family import ModelConfig
@@ -62,55 +62,61 @@ class CpuEngine:
             _make(Path(folder), model, preprocessing)
             return cls(Path(folder), model.config, threads)
 
-    def logits(self, batch: Batch) -> list[npt.NDArray[Any]]:
-        """See `Engine.logits`."""
-        return self.ablations(batch, [(True, True)])[0]
-
-    def ablations(self, batch: Batch, shown: Sequence[tuple[bool, bool]]) -> list[list[npt.NDArray[Any]]]:
-        """See `Engine.ablations`."""
-        encoded = self._encode(batch)
-        return [self._fuse({**encoded, **_hidden(batch, *shows)}) for shows in shown]
-
-    def _encode(self, batch: Batch) -> dict[str, Array]:
-        """Inputs of the fusion, but for which of them it is shown; zeros where a modality is missing."""
+    def encode(self, batch: Batch) -> Encoded:
+        """See `Engine.encode`."""
         photos = list(self._photo_runs(batch)) if self._config.reads_image else []
         titles = list(self._title_runs(batch)) if self._config.reads_text else []
         seen = self._graphs["image"].start([run for _, run in photos]) if photos else []
         read = self._graphs["text"].start([run for _, run in titles]) if titles else []
-        found: dict[str, Array] = {}
-        if self._config.reads_text:
-            found |= self._text(batch, [rows for rows, _ in titles], read)
-        if self._config.reads_image:
-            shape = (len(batch), self._config.image_cells, self._config.image_width)
-            found["image_BND"] = _gathered(shape, [rows for rows, _ in photos], seen)
-        return found
+        text_BTD, new_RTD, mask_BT = self._text(batch, [rows for rows, _ in titles], read)
+        image_BND, new_KND = self._image(batch, [rows for rows, _ in photos], seen)
+        return Encoded(text_BTD, mask_BT, image_BND, batch.has_text, batch.has_image, new_RTD, new_KND)
 
-    def _photo_runs(self, batch: Batch) -> Iterator[tuple[Array, Mapping[str, Array]]]:
-        """Rows of the batch, and what the encoder reads of them."""
-        if batch.pixels is None:
-            return
-        rows_K = np.flatnonzero(batch.has_image)
-        for run in cut(len(rows_K), self._threads, _ENCODED):
-            yield rows_K[run], {"pixels_KXXC": batch.pixels[run]}
+    def fuse(self, encoded: Encoded, shown: Sequence[tuple[bool, bool]] = WHOLE) -> list[list[npt.NDArray[Any]]]:
+        """See `Engine.fuse`."""
+        given = {"text_BTD": encoded.text, "mask_BT": encoded.text_mask, "image_BND": encoded.image}
+        inputs = {name: value for name, value in given.items() if value is not None}
+        return [self._fuse({**inputs, **_hidden(encoded, *shows)}) for shows in shown]
+
+    def _photo_runs(self, batch: Batch) -> Iterator[tuple[slice, Mapping[str, Array]]]:
+        """Rows of the photos, and what the encoder reads of them."""
+        if batch.pixels is not None:
+            for run in cut(len(batch.pixels), self._threads, _ENCODED):
+                yield run, {"pixels_KXXC": batch.pixels[run]}
 
     def _title_runs(self, batch: Batch) -> Iterator[tuple[Array, Mapping[str, Array]]]:
         """By length, so that few are padded far."""
         if batch.ids is None or batch.mask is None:
             raise ModelError("this model reads titles and the batch has no token ids")
-        lengths_B = batch.mask.sum(1)
-        rows_K = np.flatnonzero(batch.has_text)
-        rows_K = rows_K[np.argsort(lengths_B[rows_K], kind="stable")]
-        for run in cut(len(rows_K), self._threads, _ENCODED):
-            rows = rows_K[run]
-            tokens = int(lengths_B[rows].max())
+        lengths_R = batch.mask.sum(1)
+        rows_R = np.argsort(lengths_R, kind="stable")
+        for run in cut(len(rows_R), self._threads, _ENCODED):
+            rows = rows_R[run]
+            tokens = int(lengths_R[rows].max())
             yield rows, {"ids_KT": batch.ids[rows, :tokens], "mask_KT": batch.mask[rows, :tokens]}
 
-    def _text(self, batch: Batch, rows: Sequence[Array], read: Sequence[Future[Sequence[Array]]]) -> dict[str, Array]:
-        sequence = self._config.keys == "sequence"
-        assert batch.mask is not None  # noqa: S101  the runs were made of it
-        tokens = batch.mask.shape[1] if sequence else 1
-        text_BTD = _gathered((len(batch), tokens, self._config.text_width), rows, read)
-        return {"text_BTD": text_BTD, "mask_BT": batch.mask.astype(np.bool_)}
+    def _text(
+        self, batch: Batch, rows: Sequence[Array], read: Sequence[Future[Sequence[Array]]]
+    ) -> tuple[Array | None, Vectors | None, Array | None]:
+        """[B, T, D], the half-precision vectors of what was read now, and where the tokens are."""
+        if batch.mask is None or not self._config.reads_text:
+            return None, None, None
+        if self._config.keys != "sequence":
+            new_R1D = _gathered((len(batch.mask), 1, self._config.text_width), rows, read)
+            return *_chosen(new_R1D, batch.known_text, batch.text_rows, batch.keep), None
+        tokens = max([batch.mask.shape[1], *map(len, batch.known_text)])
+        new_RTD = _gathered((len(batch.mask), tokens, self._config.text_width), rows, read)
+        text_BTD, kept_RTD = _chosen(new_RTD, batch.known_text, batch.text_rows, batch.keep)
+        return text_BTD, kept_RTD, text_mask(batch, tokens)
+
+    def _image(
+        self, batch: Batch, rows: Sequence[slice], seen: Sequence[Future[Sequence[Array]]]
+    ) -> tuple[Array | None, Vectors | None]:
+        if not self._config.reads_image:
+            return None, None
+        count = 0 if batch.pixels is None else len(batch.pixels)
+        new_KND = _gathered((count, self._config.image_cells, self._config.image_width), rows, seen)
+        return _chosen(new_KND, batch.known_image, batch.image_rows, batch.keep)
 
     def _fuse(self, inputs: Mapping[str, Array]) -> list[npt.NDArray[Any]]:
         rows = len(next(iter(inputs.values())))
@@ -119,16 +125,29 @@ class CpuEngine:
         return [np.concatenate(level) for level in zip(*answered, strict=True)]
 
 
-def _hidden(batch: Batch, with_text: bool, with_image: bool) -> dict[str, Array]:
-    return {"has_text_B": batch.has_text & with_text, "has_image_B": batch.has_image & with_image}
+def _hidden(encoded: Encoded, with_text: bool, with_image: bool) -> dict[str, Array]:
+    return {"has_text_B": encoded.has_text & with_text, "has_image_B": encoded.has_image & with_image}
 
 
-def _gathered(shape: tuple[int, int, int], rows: Sequence[Array], runs: Sequence[Future[Sequence[Array]]]) -> Array:
-    x_BLD = np.zeros(shape, np.float32)
+def _gathered(
+    shape: tuple[int, int, int], rows: Sequence[Array | slice], runs: Sequence[Future[Sequence[Array]]]
+) -> Array:
+    x_KLD = np.zeros(shape, np.float32)
     for some, future in zip(rows, runs, strict=True):
-        x_KLD = future.result()[0]
-        x_BLD[some, : x_KLD.shape[1]] = x_KLD
-    return x_BLD
+        found_KLD = future.result()[0]
+        x_KLD[some, : found_KLD.shape[1]] = found_KLD
+    return x_KLD
+
+
+def _chosen(new_KLD: Array, known: Sequence[Vectors], rows_B: Array, keep: bool) -> tuple[Array, Vectors | None]:
+    """Each listing's vectors, and the new ones in half precision if they are to be kept."""
+    kept_KLD = None
+    if keep:
+        with np.errstate(over="ignore"):
+            kept_KLD = new_KLD.astype(np.float16)
+        new_KLD = np.where(np.isfinite(kept_KLD), kept_KLD, new_KLD)
+    none_1LD = np.zeros((1, *new_KLD.shape[1:]), np.float32)  # row -1: what is missing
+    return np.concatenate([new_KLD, padded(known, *new_KLD.shape[1:]), none_1LD])[rows_B], kept_KLD
 
 
 def _make(folder: Path, model: CategoryModel, preprocessing: Preprocessing) -> None:

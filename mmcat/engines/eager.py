@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from mmcat.engines.base import Batch
+from mmcat.engines.base import WHOLE, Batch, Encoded, Ids, Vectors, padded, text_mask
 from mmcat.errors import ModelError
 from mmcat.model import CategoryModel
 from mmcat.preparation import Preprocessing
@@ -53,67 +53,71 @@ class EagerEngine:
         self._mean_C11 = torch.tensor(preprocessing.mean, device=self._device).view(3, 1, 1) * 255
         self._std_C11 = torch.tensor(preprocessing.std, device=self._device).view(3, 1, 1) * 255
 
-    def logits(self, batch: Batch) -> list[npt.NDArray[Any]]:
-        """See `Engine.logits`."""
+    def encode(self, batch: Batch) -> Encoded:
+        """See `Engine.encode`."""
         with torch.inference_mode():
-            return self._fuse(*self._encode(batch))
+            text_BTD, new_RTD = self._text(batch)
+            image_BND, new_KND = self._image(batch)
+            mask_BT = None
+            if text_BTD is not None and self._model.config.keys == "sequence":
+                mask_BT = torch.from_numpy(text_mask(batch, text_BTD.shape[1])).to(self._device)
+            return Encoded(text_BTD, mask_BT, image_BND, batch.has_text, batch.has_image, new_RTD, new_KND)
 
-    def ablations(self, batch: Batch, shown: Sequence[tuple[bool, bool]]) -> list[list[npt.NDArray[Any]]]:
-        """See `Engine.ablations`."""
+    def fuse(self, encoded: Encoded, shown: Sequence[tuple[bool, bool]] = WHOLE) -> list[list[npt.NDArray[Any]]]:
+        """See `Engine.fuse`."""
+        has_text_B = torch.from_numpy(encoded.has_text).to(self._device)
+        has_image_B = torch.from_numpy(encoded.has_image).to(self._device)
         with torch.inference_mode():
-            text_BTD, mask_BT, image_BND, has_text_B, has_image_B = self._encode(batch)
-            return [
-                self._fuse(text_BTD, mask_BT, image_BND, has_text_B & with_text, has_image_B & with_image)
+            answers = [
+                self._model.fuse(
+                    encoded.text, encoded.image, has_text_B & with_text, has_image_B & with_image, encoded.text_mask
+                )
                 for with_text, with_image in shown
             ]
+            return [[level_BC.float().cpu().numpy() for level_BC in answer] for answer in answers]
 
-    def _encode(self, batch: Batch) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor, Tensor]:
-        """Vectors of the title and where they are tokens, of the photo, and which listings have them."""
-        has_text_B = torch.from_numpy(batch.has_text).to(self._device)
-        has_image_B = torch.from_numpy(batch.has_image).to(self._device)
-        mask_BT = None
-        if self._model.config.keys == "sequence" and batch.mask is not None:
-            mask_BT = torch.from_numpy(batch.mask).to(self._device)
-        return self._text(batch, has_text_B), mask_BT, self._image(batch, has_image_B), has_text_B, has_image_B
-
-    def _fuse(
-        self,
-        text_BTD: Tensor | None,
-        mask_BT: Tensor | None,
-        image_BND: Tensor | None,
-        has_text_B: Tensor,
-        has_image_B: Tensor,
-    ) -> list[npt.NDArray[Any]]:
-        logits = self._model.fuse(text_BTD, image_BND, has_text_B, has_image_B, mask_BT)
-        return [level_BC.float().cpu().numpy() for level_BC in logits]
-
-    def _text(self, batch: Batch, has_text_B: Tensor) -> Tensor | None:
-        """[B, T, D] float32, T = 1 when pooled; zeros where there is no title."""
+    def _text(self, batch: Batch) -> tuple[Tensor | None, Vectors | None]:
+        """[B, T, D] float32, T = 1 when pooled, and the new ones in half precision if they are to be kept."""
         config = self._model.config
         if not config.reads_text:
-            return None
+            return None, None
         if batch.ids is None or batch.mask is None:
             raise ModelError("this model reads titles and the batch has no token ids")
-        tokens = batch.ids.shape[1] if config.keys == "sequence" else 1
-        text_BTD = torch.zeros(len(batch), tokens, config.text_width, device=self._device)
-        if batch.has_text.any():
-            ids_KT = torch.from_numpy(batch.ids[batch.has_text]).to(self._device)
-            mask_KT = torch.from_numpy(batch.mask[batch.has_text]).to(self._device)
-            text_BTD[has_text_B] = self._model.encode_text(ids_KT, mask_KT).float()
-        return text_BTD
+        tokens = max([batch.ids.shape[1], *map(len, batch.known_text)]) if config.keys == "sequence" else 1
+        new_RTD = torch.zeros(len(batch.ids), tokens, config.text_width, device=self._device)
+        if len(batch.ids):
+            ids_RT, mask_RT = (torch.from_numpy(array).to(self._device) for array in (batch.ids, batch.mask))
+            found_RTD = self._model.encode_text(ids_RT, mask_RT).float()
+            new_RTD[:, : found_RTD.shape[1]] = found_RTD
+        return self._chosen(new_RTD, batch.known_text, batch.text_rows, batch.keep)
 
-    def _image(self, batch: Batch, has_image_B: Tensor) -> Tensor | None:
-        """[B, N, D] float32, N = 1 when pooled; zeros where there is no photo."""
+    def _image(self, batch: Batch) -> tuple[Tensor | None, Vectors | None]:
+        """[B, N, D] float32, N = 1 when pooled; likewise."""
         config = self._model.config
         if not config.reads_image:
-            return None
-        image_BND = torch.zeros(len(batch), config.image_cells, config.image_width, device=self._device)
+            return None, None
+        new_KND = torch.zeros(0, config.image_cells, config.image_width, device=self._device)
         if batch.pixels is not None and len(batch.pixels):
             pixels_KXXC = torch.from_numpy(batch.pixels).to(self._device)
             pixels_KCXX = pixels_KXXC.permute(0, 3, 1, 2)  # a view whose memory is channels-last already
             normal_KCXX = ((pixels_KCXX.float() - self._mean_C11) / self._std_C11).to(self._dtype)
-            image_BND[has_image_B] = self._model.encode_image(normal_KCXX).float()
-        return image_BND
+            new_KND = self._model.encode_image(normal_KCXX).float()
+        return self._chosen(new_KND, batch.known_image, batch.image_rows, batch.keep)
+
+    def _chosen(
+        self, new_KLD: Tensor, known: Sequence[Vectors], rows_B: Ids, keep: bool
+    ) -> tuple[Tensor, Vectors | None]:
+        """Each listing's vectors, zeros where it has none."""
+        kept_KLD = None
+        if keep:
+            half_KLD = new_KLD.half()
+            new_KLD = torch.where(half_KLD.isfinite(), half_KLD.float(), new_KLD)
+            kept_KLD = half_KLD.cpu().numpy()
+        _, length, width = new_KLD.shape
+        known_JLD = torch.from_numpy(padded(known, length, width)).to(self._device).float()
+        none_1LD = new_KLD.new_zeros(1, length, width)  # row -1: what is missing
+        rows = torch.from_numpy(rows_B).to(self._device)
+        return torch.cat([new_KLD, known_JLD, none_1LD])[rows], kept_KLD
 
 
 def _device(wish: str) -> torch.device:

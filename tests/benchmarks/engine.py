@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmcat.engines.base import Batch, Engine
+from mmcat.engines.base import Batch, Engine, logits
 from mmcat.engines.cpu import CpuEngine
 from mmcat.engines.eager import EagerEngine
 from mmcat.family import ModelConfig
@@ -71,8 +71,8 @@ def measure(listings: int, tokens: int, pairs: int, small: bool) -> dict[str, An
     channels_last = EagerEngine(model, preprocessing, "cpu", "fp32")
     eager = {f"eager, batch {size}": _chunks(channels_last, batch, size) for size in BATCHES}
     peer = best(rounds(eager, LOOKS))
-    took = rounds({"engine": lambda: engine.logits(batch), peer: eager[peer], "default": default}, pairs)
-    pairs_of_logits = zip(engine.logits(batch), channels_last.logits(batch), strict=True)
+    took = rounds({"engine": lambda: logits(engine, batch), peer: eager[peer], "default": default}, pairs)
+    pairs_of_logits = zip(logits(engine, batch), logits(channels_last, batch), strict=True)
     return {
         "threads": torch.get_num_threads(),
         "listings_per_s": {name: listings / float(np.median(seconds)) for name, seconds in took.items()},
@@ -87,7 +87,7 @@ def _batch(config: ModelConfig, listings: int, tokens: int, vocabulary: int) -> 
     dice, there = np.random.default_rng(0), np.ones(listings, np.bool_)
     ids = dice.integers(5, vocabulary, (listings, tokens))
     pixels = dice.integers(0, 256, (listings, config.px, config.px, 3), np.uint8)
-    return Batch(ids, np.ones_like(ids), pixels, there, there)
+    return Batch.of(ids, np.ones_like(ids), pixels, there, there)
 
 
 def _cut(batch: Batch, size: int) -> list[Batch]:
@@ -96,14 +96,14 @@ def _cut(batch: Batch, size: int) -> list[Batch]:
     assert batch.pixels is not None
     parts = [slice(start, start + size) for start in range(0, len(batch), size)]
     return [
-        Batch(batch.ids[part], batch.mask[part], batch.pixels[part], batch.has_text[part], batch.has_image[part])
+        Batch.of(batch.ids[part], batch.mask[part], batch.pixels[part], batch.has_text[part], batch.has_image[part])
         for part in parts
     ]
 
 
 def _chunks(engine: Engine, batch: Batch, size: int) -> Callable[[], object]:
     chunks = _cut(batch, size)
-    return lambda: [engine.logits(chunk) for chunk in chunks]
+    return lambda: [logits(engine, chunk) for chunk in chunks]
 
 
 def _default(model: CategoryModel, preprocessing: Preprocessing, batch: Batch) -> Callable[[], object]:

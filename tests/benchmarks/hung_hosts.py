@@ -17,6 +17,7 @@ the same round) - 1, with a 95 % bootstrap interval over rounds.
 
 import argparse
 import asyncio
+import itertools
 import json
 import random
 import statistics
@@ -42,7 +43,7 @@ async def play(hang: str) -> None:
         try:
             while True:
                 request = await reader.readuntil(b"\r\n\r\n")
-                if b" /hang " not in request:
+                if b" /hang?" not in request:
                     await asyncio.sleep(ANSWER_S)
                     writer.write(PHOTO)
                     continue
@@ -81,12 +82,13 @@ async def arm(name: str, load: Load, ports: list[int]) -> list[float]:
     """Seconds that each photo of a healthy host took."""
     settings = PhotoSettings(allow=("127.0.0.0/8",), ports=tuple(ports))
     took: list[float] = []
+    numbers = itertools.count()
     path = "photo" if name == "all well" else "hang"
 
     async with PhotoFetcher.from_settings(settings) as fetcher:
 
         async def ask(host: int, path: str) -> ImageStatus:
-            url = f"http://127.0.0.1:{ports[host]}/{path}"
+            url = f"http://127.0.0.1:{ports[host]}/{path}?{next(numbers)}"  # equal ones would be one fetch
             return (await fetcher.fetch(url, time.monotonic() + settings.deadline_s)).status
 
         async def timed(host: int) -> None:

@@ -185,9 +185,9 @@ def _scored(
         rows = dataset.rows[begin : begin + _BATCH]
         photos, there = pixels(rows, loaded.preprocessing)
         ids, mask = loaded.tokenizer.encode([row.title for row in rows])
-        batch = Batch(ids, mask, photos, np.array([bool(row.title) for row in rows]), there)
+        batch = Batch.of(ids, mask, photos, np.array([bool(row.title) for row in rows]), there)
         has_image.append(there)
-        for seen, logits in zip(SEEN, engine.ablations(batch, COALITIONS[:3]), strict=True):
+        for seen, logits in zip(SEEN, engine.fuse(engine.encode(batch), COALITIONS[:3]), strict=True):
             scores[seen].append(index.scores(logits).astype(np.float32))
     found: dict[str, npt.NDArray[Any]] = {seen: np.concatenate(parts) for seen, parts in scores.items()}
     has_text = np.array([bool(row.title) for row in dataset.rows])

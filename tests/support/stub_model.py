@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from mmcat.listing import Decision, ImageStatus, Listing, ModelInfo, PathNode, Prepared, Result
+from mmcat.listing import Decision, ImageStatus, Listing, ModelInfo, PathNode, PhotoVectors, Prepared, Result, Store
 
 
 def accept(prepared: Prepared) -> Result:
@@ -23,6 +23,13 @@ class StubModel:
         """No pixels: the text and what became of the photo."""
         status = listing.image_status or (ImageStatus.USED if listing.image else ImageStatus.ABSENT)
         return Prepared(listing.id, listing.title, None, status)
+
+    def keep_features(self, store: Store | None) -> None:
+        """Keeps nothing."""
+
+    def known_photos(self, digests: Sequence[bytes]) -> list[PhotoVectors | None]:
+        """Knows none."""
+        return [None] * len(digests)
 
     def categorize_prepared(self, batch: Sequence[Prepared], top_k: int = 3) -> list[Result]:
         """One answer each; remembers who was together."""

@@ -416,7 +416,7 @@ def test_hung_hosts_do_not_hold_the_others() -> None:
             limits = FetchLimits(concurrency=128, silence_s=300)
             until = time.monotonic() + 60
             async with PhotoFetcher(policy, limits, lookup=lambda _: ["127.0.0.1"]) as fetcher:
-                hung = [server.url("/hang", f"hung{i % 30}.example") for i in range(600)]
+                hung = [server.url(f"/hang?{i}", f"hung{i % 30}.example") for i in range(600)]
                 stuck = [asyncio.create_task(fetcher.fetch(url, until)) for url in hung]
                 for _ in range(20):
                     good = [server.url("/photo", f"good{host}.example") for host in range(10)]
@@ -447,7 +447,9 @@ def test_hosts_that_hang_after_they_answered_well_leave_the_others_their_connect
                     for _ in range(photo.per_host):
                         assert (await fetch(host, "/photo")).status is ImageStatus.USED
                 hung = [
-                    asyncio.create_task(fetch(host, "/hang")) for host in range(1, 13) for _ in range(photo.per_host)
+                    asyncio.create_task(fetch(host, f"/hang?{n}"))
+                    for host in range(1, 13)
+                    for n in range(photo.per_host)
                 ]
                 while server.open_now < len(hung):
                     await asyncio.sleep(0.01)
@@ -478,7 +480,7 @@ def test_large_photos_wait_for_each_other_and_small_ones_for_nobody() -> None:
             policy = AddressPolicy(allow=[LOOPBACK], ports=[server.port])
             async with PhotoFetcher(policy, FetchLimits(large_at_once=1, silence_s=600)) as fetcher:
                 until = time.monotonic() + 600
-                held = [asyncio.create_task(fetcher.fetch(server.url("/large"), until)) for _ in range(2)]
+                held = [asyncio.create_task(fetcher.fetch(server.url(f"/large?{n}"), until)) for n in range(2)]
                 while server.open_now < 2 or not fetcher._large.locked():
                     await asyncio.sleep(0.01)
                 for _ in range(20):

@@ -15,7 +15,7 @@ from typing import Any, cast
 import pytest
 
 from consumer.delivery import Delivery
-from consumer.fetch import Fetched, PhotoFetcher
+from consumer.fetch import Fetched, PhotoFetcher, Validators
 from consumer.fetch.addresses import AddressPolicy
 from consumer.fetch.hosts import HostLimits
 from consumer.metrics import Metrics
@@ -58,7 +58,7 @@ class Host:
     async def close(self) -> None:
         pass
 
-    async def fetch(self, url: str, deadline: float) -> Fetched:
+    async def fetch(self, url: str, deadline: float, known: Validators | None = None) -> Fetched:
         assert deadline > time.monotonic(), "its time was over before it began"
         self.asked += 1
         while not self.may.is_set():

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from consumer.fetch import Fetched
+from consumer.fetch import Fetched, Validators
 from consumer.metrics import Metrics
 from consumer.offsets import Lease
 from consumer.pipeline import Pipeline
@@ -55,7 +55,7 @@ class Host:
     async def close(self) -> None:
         pass
 
-    async def fetch(self, url: str, deadline: float) -> Fetched:
+    async def fetch(self, url: str, deadline: float, known: Validators | None = None) -> Fetched:
         if url in self.slow:
             await self.slow[url].wait()
         if url == "http://dead":

@@ -13,7 +13,7 @@ import pytest
 
 from consumer.delivery import Delivery
 from consumer.events import Event
-from consumer.fetch import Fetched
+from consumer.fetch import Fetched, Validators
 from consumer.metrics import Metrics
 from consumer.offsets import Lease
 from consumer.pipeline import Pipeline
@@ -36,7 +36,7 @@ PHOTO = "http://quick"
 class CountingHost(Host):
     asked: list[str] = field(default_factory=list)
 
-    async def fetch(self, url: str, deadline: float) -> Fetched:
+    async def fetch(self, url: str, deadline: float, known: Validators | None = None) -> Fetched:
         self.asked.append(url)
         return await super().fetch(url, deadline)
 

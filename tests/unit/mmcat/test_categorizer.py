@@ -17,7 +17,7 @@ from PIL import Image
 import mmcat
 from mmcat import bundle
 from mmcat.categorizer import Categorizer
-from mmcat.engines.base import Batch
+from mmcat.engines.base import WHOLE, Batch, Encoded, logits
 from mmcat.engines.eager import EagerEngine
 from mmcat.errors import ModelError
 from mmcat.listing import Candidate, Decision, ImageStatus, Listing, Prepared, Result
@@ -164,7 +164,7 @@ def test_the_engine_equals_the_plain_model(categorizer: Categorizer, tiny_bundle
         expected = loaded.model(torch.from_numpy(ids), torch.from_numpy(mask), normal)
     ones = np.ones(2, bool)
     engine = EagerEngine(loaded.model, loaded.preprocessing, "cpu", "fp32")
-    for ours, theirs in zip(engine.logits(Batch(ids, mask, pixels, ones, ones)), expected, strict=True):
+    for ours, theirs in zip(logits(engine, Batch.of(ids, mask, pixels, ones, ones)), expected, strict=True):
         assert ours.dtype == np.float32
         assert np.allclose(ours, theirs.numpy(), atol=1e-4)
 
@@ -203,13 +203,13 @@ class _Broken:
 
     name, precision = "broken", "fp32"
 
-    def __init__(self, logits: list[npt.NDArray[np.float32]]) -> None:
-        self._logits = logits
+    def __init__(self, answer: list[npt.NDArray[np.float32]]) -> None:
+        self._logits = answer
 
-    def logits(self, batch: Batch) -> list[npt.NDArray[np.float32]]:
-        return self._logits
+    def encode(self, batch: Batch) -> Encoded:
+        return Encoded(None, None, None, batch.has_text, batch.has_image)
 
-    def ablations(self, batch: Batch, shown: Sequence[tuple[bool, bool]]) -> list[list[npt.NDArray[np.float32]]]:
+    def fuse(self, encoded: Encoded, shown: Sequence[tuple[bool, bool]] = WHOLE) -> list[list[npt.NDArray[Any]]]:
         return [self._logits] * len(shown)
 
 
@@ -217,11 +217,11 @@ class _Broken:
 @pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
 def test_an_engine_that_gives_no_whole_answer_is_an_error(tiny_bundle: Path, rows: int, value: float) -> None:
     loaded = bundle.load(tiny_bundle)
-    logits = [np.full((rows, len(keys)), value, np.float32) for keys in loaded.taxonomy.classes]
+    answer = [np.full((rows, len(keys)), value, np.float32) for keys in loaded.taxonomy.classes]
     with pytest.raises(ModelError, match="no finite scores for a batch of 2"):
-        Categorizer(loaded, _Broken(logits)).categorize([Listing("a"), Listing("b")])
+        Categorizer(loaded, _Broken(answer)).categorize([Listing("a"), Listing("b")])
     with pytest.raises(ModelError, match="no finite scores for a batch of 2"):
-        Categorizer(loaded, _Broken(logits), evidence=True).categorize([Listing("a"), Listing("b")])
+        Categorizer(loaded, _Broken(answer), evidence=True).categorize([Listing("a"), Listing("b")])
 
 
 @pytest.mark.parametrize("shape", [(PX, PX), (PX + 1, PX, 3), (PX, PX, 4)])

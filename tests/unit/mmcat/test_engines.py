@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from mmcat import bundle
 from mmcat.categorizer import Categorizer
 from mmcat.engines import choice, graphs
-from mmcat.engines.base import Batch, Engine
+from mmcat.engines.base import WHOLE, Batch, Encoded, Engine, logits
 from mmcat.engines.choice import Verdict, choose, drawn_batches, judge
 from mmcat.engines.cpu import CpuEngine
 from mmcat.engines.eager import EagerEngine
@@ -51,7 +51,7 @@ def _batch(dice: np.random.Generator, listings: int, changes: dict[str, Any]) ->
     has_text = (dice.random(listings) < 0.7) & (changes.get("modality") != "image")
     has_image = (dice.random(listings) < 0.7) & (changes.get("modality") != "text")
     pixels = dice.integers(0, 256, (int(has_image.sum()), PX, PX, 3), np.uint8)
-    return Batch(dice.integers(5, 190, mask.shape) * mask, mask, pixels, has_text, has_image)
+    return Batch.of(dice.integers(5, 190, mask.shape) * mask, mask, pixels, has_text, has_image)
 
 
 @pytest.mark.parametrize("name", FAMILY)
@@ -62,13 +62,12 @@ def test_every_member_of_the_family_answers_as_eager_does(name: str) -> None:
     dice = np.random.default_rng(1)
     for listings in (1, 7, 37):
         batch = _batch(dice, listings, FAMILY[name])
-        for shown, ours, theirs in zip(
-            COALITIONS, cpu.ablations(batch, COALITIONS), eager.ablations(batch, COALITIONS), strict=True
-        ):
+        answers = [engine.fuse(engine.encode(batch), COALITIONS) for engine in (cpu, eager)]
+        for shown, ours, theirs in zip(COALITIONS, *answers, strict=True):
             for ours_BC, theirs_BC in zip(ours, theirs, strict=True):
                 assert ours_BC.dtype == np.float32
                 assert np.allclose(ours_BC, theirs_BC, rtol=0, atol=TOLERANCE), (listings, shown)
-        for ours_BC, theirs_BC in zip(cpu.logits(batch), eager.logits(batch), strict=True):
+        for ours_BC, theirs_BC in zip(logits(cpu, batch), logits(eager, batch), strict=True):
             assert np.allclose(ours_BC, theirs_BC, rtol=0, atol=TOLERANCE)
 
 
@@ -77,9 +76,10 @@ def test_listings_without_a_modality_in_the_whole_batch_are_answered() -> None:
     cpu = CpuEngine.load(parts.model, parts.preprocessing, threads=2)
     eager = EagerEngine(parts.model, parts.preprocessing, "cpu", "fp32")
     batch = _batch(np.random.default_rng(2), 5, {})
-    none, blind = np.zeros(5, np.bool_), replace(batch, pixels=None, has_image=np.zeros(5, np.bool_))
-    for one in (blind, replace(batch, has_text=none), replace(blind, has_text=none)):
-        for ours_BC, theirs_BC in zip(cpu.logits(one), eager.logits(one), strict=True):
+    none = np.full(5, -1)
+    blind = replace(batch, pixels=None, image_rows=none)
+    for one in (blind, replace(batch, text_rows=none), replace(blind, text_rows=none)):
+        for ours_BC, theirs_BC in zip(logits(cpu, one), logits(eager, one), strict=True):
             assert np.allclose(ours_BC, theirs_BC, rtol=0, atol=TOLERANCE)
 
 
@@ -213,11 +213,8 @@ def test_auto_judges_once_and_anew_where_its_verdict_is_unreadable(
 class _Off(EagerEngine):
     """Answers with every class moved by a place."""
 
-    def logits(self, batch: Batch) -> list[npt.NDArray[Any]]:
-        return [np.roll(level_BC, 1, axis=1) for level_BC in super().logits(batch)]
-
-    def ablations(self, batch: Batch, shown: Sequence[tuple[bool, bool]]) -> list[list[npt.NDArray[Any]]]:
-        raise NotImplementedError
+    def fuse(self, encoded: Encoded, shown: Sequence[tuple[bool, bool]] = WHOLE) -> list[list[npt.NDArray[Any]]]:
+        return [[np.roll(level_BC, 1, axis=1) for level_BC in answer] for answer in super().fuse(encoded, shown)]
 
 
 def test_an_engine_that_answers_otherwise_is_seen(text_bundle: Path) -> None:

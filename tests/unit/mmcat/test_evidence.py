@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mmcat import bundle
 from mmcat.categorizer import Categorizer
-from mmcat.engines.base import Batch
+from mmcat.engines.base import Batch, logits
 from mmcat.engines.eager import EagerEngine
 from mmcat.evidence import COALITIONS, log_probabilities, shapley
 from mmcat.listing import Evidence, Listing
@@ -94,15 +94,15 @@ def test_the_encoders_run_once_for_all_coalitions(tiny_bundle: Path, categorizer
     pixels = np.stack([categorizer.prepare(listing).pixels for listing in LISTINGS[:2]])  # type: ignore[misc]  # used
     ones, none = np.ones(2, bool), np.zeros(2, bool)
     engine = EagerEngine(loaded.model, loaded.preprocessing, "cpu", "fp32")
-    found = engine.ablations(Batch(ids, mask, pixels, ones, ones), COALITIONS)
+    found = engine.fuse(engine.encode(Batch.of(ids, mask, pixels, ones, ones)), COALITIONS)
     assert sorted(runs) == ["ImageEncoder", "TextEncoder"]
     alone = [
-        Batch(ids, mask, pixels, ones, ones),
-        Batch(ids, mask, None, ones, none),
-        Batch(ids, mask, pixels, none, ones),
+        Batch.of(ids, mask, pixels, ones, ones),
+        Batch.of(ids, mask, None, ones, none),
+        Batch.of(ids, mask, pixels, none, ones),
     ]
-    for logits, batch in zip(found[:3], alone, strict=True):
-        assert all(np.allclose(a, b, atol=1e-5) for a, b in zip(logits, engine.logits(batch), strict=True))
+    for shown, batch in zip(found[:3], alone, strict=True):
+        assert all(np.allclose(a, b, atol=1e-5) for a, b in zip(shown, logits(engine, batch), strict=True))
 
 
 def test_what_is_withheld_is_as_if_the_listing_did_not_have_it(

@@ -7,7 +7,7 @@ from PIL import Image
 
 from mmcat.errors import ModelError
 from mmcat.listing import ImageStatus, Listing
-from mmcat.preparation import Preprocessing, listing_text, prepare
+from mmcat.preparation import Preprocessing, listing_text, photo
 
 
 def _jpeg(width: int = 40, height: int = 30) -> bytes:
@@ -31,14 +31,9 @@ def _jpeg(width: int = 40, height: int = 30) -> bytes:
     ],
 )
 def test_the_status_says_what_became_of_the_photo(listing: Listing, status: ImageStatus) -> None:
-    prepared = prepare(listing, Preprocessing(px=32, max_pixels=100_000))
-    assert prepared.image is status
-    assert (prepared.pixels is not None) == (status is ImageStatus.USED)
-
-
-def test_a_model_that_reads_titles_alone_never_decodes() -> None:
-    prepared = prepare(Listing("1", "a", b"<html>"), Preprocessing(px=32), with_photo=False)
-    assert (prepared.pixels, prepared.image) == (None, ImageStatus.ABSENT)
+    pixels, found = photo(listing, Preprocessing(px=32, max_pixels=100_000))
+    assert found is status
+    assert (pixels is not None) == (status is ImageStatus.USED)
 
 
 def test_text_fields_are_joined_in_order_without_gaps() -> None:
