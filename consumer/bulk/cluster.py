@@ -9,15 +9,16 @@ import logging
 import os
 import secrets
 import tempfile
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from consumer.bulk.answers import Answering, PartAnswerer
 from consumer.bulk.job import Part
 from consumer.bulk.prepare import PartPreparer, Preparing
 from consumer.errors import ConfigError, FatalError
+from consumer.settings import PhotoSettings
 
 STORE_BYTES: Final = 2**30
 """Of shared memory for parts on their way, here: a part of 256 photos of 224 px takes 38 MB."""
@@ -30,18 +31,24 @@ class Shape:
     """How wide the job is.
 
     Args:
-        workers: processes that prepare parts, a CPU each.
+        workers: processes that prepare parts, a CPU each; None: as many as the models leave CPUs.
         models: processes that answer.
         threads: CPUs of each model.
         gpus: of each model.
         address: of a Ray cluster; None: this machine.
+        cpus: of this machine.
     """
 
-    workers: int
+    workers: int | None
     models: int
     threads: int
     gpus: int
     address: str | None
+    cpus: int
+
+    def preparing(self, cpus: float) -> int:
+        """How many workers there are, given so many CPUs."""
+        return self.workers or max(1, int(cpus) - self.models * self.threads)
 
 
 def work(
@@ -54,9 +61,11 @@ def work(
         FatalError: a stage cannot go on; the parts that came are good.
     """
     with _ray(shape) as ray:
+        workers = _fitting(shape, ray.cluster_resources())
+        preparing = replace(preparing, photo=_share(preparing.photo, workers))
         items = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts))
         done = items.map(
-            PartPreparer, fn_constructor_args=(preparing,), concurrency=min(shape.workers, len(parts)), num_cpus=1
+            PartPreparer, fn_constructor_args=(preparing,), concurrency=min(workers, len(parts)), num_cpus=1
         ).map(
             PartAnswerer,
             fn_constructor_args=(answering,),
@@ -71,6 +80,23 @@ def work(
             raise _told(error) from error
 
 
+def _fitting(shape: Shape, there: Mapping[str, float]) -> int:
+    """How many workers the cluster has room for; Ray would wait for ever for more."""
+    workers, cpus, gpus = shape.preparing(there.get("CPU", 0)), there.get("CPU", 0), there.get("GPU", 0)
+    wanted = workers + shape.models * shape.threads
+    if wanted > cpus or shape.models * shape.gpus > gpus:
+        raise ConfigError(
+            f"the job wants {wanted} CPUs and {shape.models * shape.gpus} GPUs, Ray has {cpus:.0f} and {gpus:.0f}: "
+            "give it fewer --workers or --models"
+        )
+    return workers
+
+
+def _share(photo: PhotoSettings | None, workers: int) -> PhotoSettings | None:
+    """Of the connections to one host: all workers together open no more than one service does."""
+    return photo and photo.model_copy(update={"per_host": max(1, photo.per_host // workers)})
+
+
 @contextmanager
 def _ray(shape: Shape) -> Iterator[Any]:
     os.environ |= ENVIRONMENT
@@ -81,7 +107,7 @@ def _ray(shape: Shape) -> Iterator[Any]:
             os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="mmcat-", ignore_cleanup_errors=True))
             options |= {
-                "num_cpus": shape.workers + shape.models * shape.threads,
+                "num_cpus": shape.preparing(shape.cpus) + shape.models * shape.threads,
                 "include_dashboard": False,
                 "object_store_memory": STORE_BYTES,
                 "_temp_dir": folder,

@@ -55,7 +55,7 @@ class Preparing:
     Args:
         source: the table.
         prepare: the model's CPU part.
-        photo: how photos are fetched; `per_host` is this worker's share. None: the model looks at no photos.
+        photo: how photos are fetched; on Ray, `per_host` is this worker's share. None: the model looks at no photos.
         event_bytes: longest event.
     """
 

@@ -39,7 +39,7 @@ def categorize(
     batch: Annotated[int, typer.Option(min=1, max=4096, help="Listings of one call of the engine.")] = 32,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes for photos; default: the free CPUs.")] = None,
     models: Annotated[int, typer.Option(min=1, help="Processes with a model, a GPU each on --device cuda.")] = 1,
-    address: Annotated[str | None, typer.Option(help="Of a Ray cluster; default: this machine alone.")] = None,
+    address: Annotated[str | None, typer.Option(help="Of a Ray cluster (auto on one of its machines).")] = None,
     to_topic: Annotated[bool, typer.Option("--to-topic", help="Publish the answers, guarded by rank.")] = False,
     rate: Annotated[float | None, typer.Option(min=0.001, help="With --to-topic: records a second at most.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
@@ -58,7 +58,7 @@ def categorize(
     \b
     Examples:
       mmcat categorize listings.parquet answers.parquet --bundle bundles/cross
-      mmcat categorize listings.parquet answers.parquet --address ray://head:10001 --models 8 --device cuda
+      mmcat categorize listings.parquet answers.parquet --address auto --models 8 --device cuda
       mmcat categorize listings.parquet answers.parquet --to-topic --rate 500
     """
     if rate is not None and not to_topic:
@@ -139,13 +139,15 @@ def _asked(
 
 def _shape(settings: "Settings", workers: int | None, models: int, address: str | None) -> "Shape":
     """How wide it runs. CPUs of this machine are shared out; a cluster's are counted by Ray."""
+    import torch
+
     from consumer.bulk.cluster import Shape
 
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    on_gpu = settings.model.device.startswith("cuda")
+    device = settings.model.device
+    on_gpu = device.startswith("cuda") or (device == "auto" and address is None and torch.cuda.is_available())
     threads = settings.model.threads or (1 if on_gpu else max(1, cpus // (models + 1)))
-    chosen = workers or max(1, cpus - models * threads)
-    return Shape(workers=chosen, models=models, threads=threads, gpus=int(on_gpu), address=address)
+    return Shape(workers, models, threads, gpus=int(on_gpu), address=address, cpus=cpus)
 
 
 def _work(
@@ -168,8 +170,7 @@ def _work(
     model = settings.model.model_copy(update={"bundle": there, "threads": shape.threads})
     manifest, _ = read_manifest(there)
     cut = partial(prepare, preprocessing=Preprocessing.from_json(manifest["preprocessing"]), with_photo=reads_photos)
-    share = {"per_host": max(1, settings.photo.per_host // shape.workers)}  # together no more than one service's
-    photo = settings.photo.model_copy(update=share) if reads_photos else None
+    photo = settings.photo if reads_photos else None
     reader = Source(source.path.resolve(), source.columns)
     preparing = Preparing(folder.job, reader, cut, photo, settings.limits.event_bytes)
     audit = Audit(settings.review.audit_share, settings.review.audit_salt.get_secret_value().encode())
