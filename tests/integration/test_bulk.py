@@ -125,7 +125,7 @@ def settings(apache_kafka: str, topics: TopicNames, valkey_url: str, view_prefix
     return replay_settings(apache_kafka, topics, valkey_url, view_prefix)
 
 
-def _answers(tmp_path: Path, rows: list[dict[str, Any]]) -> tuple[Path, dict[str, str]]:
+def _answers(tmp_path: Path, rows: list[dict[str, Any]]) -> tuple[Path, dict[str, Any]]:
     job = BulkHere(
         write_table(tmp_path / "in.parquet", rows), tmp_path / "out.parquet", StubModel(), order_by="timestamp"
     )

@@ -28,7 +28,7 @@ def _rows(tmp_path: Path, rows: list[dict[str, Any]], **options: Any) -> list[di
 
 
 def test_a_bad_row_has_the_code_of_its_dead_letter_and_stops_nothing(tmp_path: Path) -> None:
-    bad = [
+    bad: list[dict[str, Any]] = [
         {"product_id": "p" * 129, "title": "t"},
         {"product_id": "a", "title": LONG},
         {"product_id": None, "title": "t"},
