@@ -55,7 +55,7 @@ def test_cells_of_any_type_that_can_be_text_are_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("timestamp", [None, -1, 1_790_000_000_000_000])
 def test_a_row_whose_order_cannot_be_one_is_bad(tmp_path: Path, timestamp: int | None) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"product_id": "a", "title": "t", "timestamp": timestamp},
         {"product_id": "b", "title": "t", "timestamp": 1},
     ]
