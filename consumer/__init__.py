@@ -60,6 +60,7 @@ replay_sieve.py  which events need no work: what is newer is known
 replay_pace.py   keeps a replay to a rate
 replay_sinks.py  where outcomes go if not into the live topics
 replay_diff.py   which answers would change (pure)
+bulk/            a table of listings in, a table of answers out, on one machine or a cluster
 topics.py        makes the topics, or says what is wrong with them
 topic_plan.py    the topics as they should be (pure)
 schemas.py       what others rely on, generated: JSON Schemas, the table of settings

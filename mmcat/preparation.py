@@ -5,12 +5,13 @@ sees what it was trained on. After photos.py and text.py; before categorizer.py 
 its own.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from mmcat.errors import ModelError, PhotoError
-from mmcat.listing import ImageStatus, Listing
+from mmcat.listing import ImageStatus, Listing, Prepared
 from mmcat.photos import MAX_PIXELS, Fit, Pixels, decode
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -63,6 +64,19 @@ class Preprocessing:
 def listing_text(listing: Listing, text_fields: Sequence[str]) -> str:
     """The chosen fields that are not empty, joined by a space."""
     return " ".join(part for field in text_fields if (part := str(getattr(listing, field)).strip()))
+
+
+def prepare(listing: Listing, preprocessing: Preprocessing, *, with_photo: bool = True) -> Prepared:
+    """Prepares one listing where no model is loaded, as `Categorizer.prepare` does; never raises for a bad photo.
+
+    Args:
+        with_photo: False for models that read text alone: the photo is not decoded and counts as absent.
+    """
+    text = listing_text(listing, preprocessing.text_fields)
+    if not with_photo:
+        return Prepared(listing.id, text, None, ImageStatus.ABSENT)
+    digest = b"" if listing.image is None else hashlib.sha256(listing.image).digest()
+    return Prepared(listing.id, text, *photo(listing, preprocessing), digest)
 
 
 def photo(listing: Listing, preprocessing: Preprocessing) -> tuple[Pixels | None, ImageStatus]:

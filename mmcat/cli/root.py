@@ -47,6 +47,7 @@ COMMANDS = (
     Command("cache", "cache", "fill the Redis view anew from the output topic, or compare the two", RUN),
     Command("topics", "topics", "create the topics with the right policies, or check them", RUN),
     Command("replay", "replay", "categorize a range of a topic again", RUN),
+    Command("categorize", "categorize", "a table of listings in, a table of answers out, on one machine or many", RUN),
     Command("dead-letter", "dead_letter", "list, show and send again what could not be categorized", RUN),
     Command("resume", "resume", "let partitions go on that the guard holds back", RUN),
     Command("config", "config", "show every setting with where its value comes from", RUN),
