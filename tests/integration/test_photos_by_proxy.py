@@ -19,7 +19,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture
 def egress(photos: str, tmp_path: Path) -> Iterator[tuple[ConnectProxy, Path]]:
-    """The proxy, and the certificates that are trusted: those of `photos` and `elsewhere`. What is asked for as `renamed`
+    """The proxy, and the certificates that are trusted: of `photos` and `elsewhere`. What is asked for as `renamed`
     is `elsewhere`; nobody vouches for `unknown`."""
     port = urlsplit(photos).port
     assert port is not None
