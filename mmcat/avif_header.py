@@ -10,7 +10,7 @@ by photo_headers.py. Pure and bounded; a box that does not fit ends the reading,
 
 import struct
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from mmcat.errors import PhotoError
 
@@ -48,15 +48,18 @@ def avif_pixels(data: bytes) -> int:
     pictures = [spans for kind, spans in items if kind == b"av01"]
     pieces = set(pictures)  # equal tiles may share their bytes
     _refuse_many(len(pieces), MAX_PICTURES, "pictures")
+    if any(end > len(data) for spans in pieces for _, end in spans):
+        raise PhotoError("undecodable", "ends before its pixels")
     _refuse_many(sum(end - start for spans in pieces for start, end in spans), len(data), "bytes, read twice")
-    frames = {spans: _frames(b"".join(data[start:end] for start, end in spans)) for spans in pieces}
-    unpacked = [pixels for spans in pictures for pixels in frames[spans]]
-    if not unpacked:
+    read = {spans: _stream(b"".join(data[start:end] for start, end in spans)) for spans in pieces}
+    frames = [pixels for spans in pictures for pixels in read[spans].frames]
+    if not frames:
         raise PhotoError("undecodable", "no AV1 picture in it")
-    stated = [_stated(data, box) for box in boxes] + [_grid(data, spans) for kind, spans in items if kind == b"grid"]
-    # A picture without a sequence header of its own is read by that of another, where it is read at all.
-    most = max(pixels or 0 for pixels in unpacked)
-    return max(*stated, sum(pixels or most for pixels in unpacked))
+    # A frame before the first sequence header of its stream is read by one of another, where it is read at all.
+    most = max(stream.most for stream in read.values())
+    unpacked = sum(most if pixels is None else pixels for pixels in frames)
+    grids = [_grid(data, spans) for kind, spans in items if kind == b"grid"]
+    return max(unpacked, *grids, *(_stated(data, box) for box in boxes))
 
 
 def _walk(data: bytes, at: int, end: int, levels: int = _LEVELS) -> Iterator[Box]:
@@ -172,11 +175,22 @@ def _first_sample(data: bytes, start: int, end: int) -> Iterator[Spans]:
             yield ((first, first + (same or size)),)
 
 
-def _frames(stream: bytes) -> list[int | None]:
-    """The pixels of each frame in a stream; None before its first sequence header."""
+class _Stream(NamedTuple):
+    """What an AV1 stream unpacks to.
+
+    Args:
+        frames: the pixels of each; None before the first sequence header.
+        most: the pixels of the largest frame that its sequence headers admit.
+    """
+
+    frames: list[int | None]
+    most: int
+
+
+def _stream(stream: bytes) -> _Stream:
     frames: list[int | None] = []
     pixels: int | None = None
-    at = units = 0
+    at = units = most = 0
     while at < len(stream):
         units += 1
         _refuse_many(units, MAX_UNITS, "units in a picture")
@@ -185,10 +199,11 @@ def _frames(stream: bytes) -> list[int | None]:
         kind = header >> 3 & 15
         if kind == _SEQUENCE_HEADER:
             pixels = _sequence_pixels(stream[at : at + size])
+            most = max(most, pixels)
         elif kind in _FRAMES:
             frames.append(pixels)
         at += size
-    return frames
+    return _Stream(frames, most)
 
 
 def _leb128(stream: bytes, at: int) -> tuple[int, int]:

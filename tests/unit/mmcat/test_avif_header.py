@@ -56,10 +56,11 @@ def box(kind: bytes, *parts: bytes, full: bytes = b"") -> bytes:
     return struct.pack(">I", 8 + len(content)) + kind + content
 
 
-def items(streams: list[bytes], *, where: str = "mdat", kind: bytes = b"av01") -> bytes:
+def items(streams: list[bytes], *, where: str = "mdat", kinds: tuple[bytes, ...] = (b"av01",)) -> bytes:
     """A file of its own writing around streams; the first is the picture.
 
     Args:
+        kinds: of the items, the last also of those that follow.
         where: "mdat" (one piece, 32 bits), "pieces" (of ten bytes), "far" (64 bits, in a box of that kind) or "idat".
     """
     start = PLAIN.index(b"iprp") - 4
@@ -78,8 +79,10 @@ def items(streams: list[bytes], *, where: str = "mdat", kind: bytes = b"av01") -
             at += len(stream)
         sizes = b"\x88\0" if where == "far" else b"\x44\0"
         version = b"\1\0\0\0" if where == "idat" else b"\0\0\0\0"
+        known = [*kinds, *[kinds[-1]] * len(rows)]
         named = [
-            box(b"infe", struct.pack(">HH", n, 0) + kind + b"\0", full=b"\2\0\0\0") for n in range(1, len(rows) + 1)
+            box(b"infe", struct.pack(">HH", number, 0) + known[number - 1] + b"\0", full=b"\2\0\0\0")
+            for number in range(1, len(rows) + 1)
         ]
         inside = [
             box(b"hdlr", bytes(4), b"pict", bytes(13), full=bytes(4)),
@@ -95,6 +98,15 @@ def items(streams: list[bytes], *, where: str = "mdat", kind: bytes = b"av01") -
         return head if where == "idat" else head + box(b"mdat", content)
 
     return whole(0) if where == "idat" else whole(len(whole(0)) - len(content))
+
+
+def written(*fields: tuple[int, int]) -> bytes:
+    """Numbers of so many bits each, one after the other."""
+    bits = "".join(f"{number:0{width}b}" for number, width in fields)
+    return int(bits.ljust(-(-len(bits) // 8) * 8, "0"), 2).to_bytes(-(-len(bits) // 8), "big")
+
+
+SIZE_FIELDS = ((11, 4), (9, 4), (4000 - 1, 12), (600 - 1, 10))
 
 
 def refused(data: bytes, most: int) -> None:
@@ -131,6 +143,13 @@ def test_a_stream_is_found_wherever_it_lies(where: str) -> None:
     refused(data, PIXELS - 1)
 
 
+@pytest.mark.parametrize("where", ["mdat", "pieces", "idat"])
+@pytest.mark.parametrize(("flags", "form"), [(0, ">HH"), (1, ">II")])
+def test_a_grid_of_tiles_states_a_size_too(where: str, flags: int, form: str) -> None:
+    grid = bytes([0, flags, 1, 0]) + struct.pack(form, 3000, 2000)
+    assert avif_pixels(items([grid, STREAM, STREAM], where=where, kinds=(b"grid", b"av01"))) == 6_000_000
+
+
 def test_every_item_counts_and_so_does_a_frame_that_is_never_shown() -> None:
     assert avif_pixels(items([STREAM] * 3)) == 3 * PIXELS
     header, frame = STREAM[: STREAM.index(b"\x32")], STREAM[STREAM.index(b"\x32") :]
@@ -138,16 +157,13 @@ def test_every_item_counts_and_so_does_a_frame_that_is_never_shown() -> None:
 
 
 def test_a_picture_without_a_size_of_its_own_counts_as_the_largest() -> None:
-    assert avif_pixels(items([STREAM, STREAM[STREAM.index(b"\x32") :]])) == 2 * PIXELS
+    header, frame = STREAM[: STREAM.index(b"\x32")], STREAM[STREAM.index(b"\x32") :]
+    assert avif_pixels(items([STREAM, frame])) == 2 * PIXELS
+    large = written((0, 3), (1, 1), (1, 1), (5, 5), *SIZE_FIELDS)
+    assert avif_pixels(items([STREAM + bytes([0x0A, len(large)]) + large, frame])) == PIXELS + 4000 * 600
+    assert avif_pixels(items([header + bytes([0x0A, len(large)]) + large + frame])) == 4000 * 600
 
 
-def written(*fields: tuple[int, int]) -> bytes:
-    """Numbers of so many bits each, one after the other."""
-    bits = "".join(f"{number:0{width}b}" for number, width in fields)
-    return int(bits.ljust(-(-len(bits) // 8) * 8, "0"), 2).to_bytes(-(-len(bits) // 8), "big")
-
-
-SIZE_FIELDS = ((11, 4), (9, 4), (4000 - 1, 12), (600 - 1, 10))
 TIMING = ((1, 1), (1, 32), (30, 32), (1, 1), (0b00101, 5))  # the last: how many ticks a picture takes, minus one
 POINT = ((0, 12), (5, 5))
 HIGH_POINT = ((0, 12), (8, 5), (1, 1))
@@ -215,8 +231,8 @@ def test_items_may_share_their_bytes_but_not_lie_over_each_other() -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [items([STREAM], kind=b"hvc1"), items([STREAM[:2]]), PLAIN[:32], PLAIN + box(b"mini")],
-    ids=["another codec", "no frame", "nothing in it", "minimized header"],
+    [items([STREAM], kinds=(b"hvc1",)), items([STREAM[:2]]), PLAIN[:32], PLAIN[:-9], PLAIN + box(b"mini")],
+    ids=["another codec", "no frame", "nothing in it", "cut off", "minimized header"],
 )
 def test_what_has_no_av1_picture_is_undecodable(data: bytes) -> None:
     with pytest.raises(PhotoError) as caught:
