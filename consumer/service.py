@@ -215,7 +215,8 @@ class Service:
             assignment.subscribe()
             self._loop(consumer, pipeline, assignment, retries)
             self._drain(consumer, pipeline, assignment)
-        except KafkaException as error:
+        # The second is raised where the client, fenced, gives its partitions up; its types do not know that it can be.
+        except (KafkaException, KafkaError) as error:  # type: ignore[misc]
             self._died(error)
         finally:
             self._ending.begin()
