@@ -8,6 +8,7 @@ MMCAT_HOME ?= $(CURDIR)/.mmcat
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
 CHAOS_ARGS ?=
+FUZZ_ARGS ?=
 SOAK_ARGS ?=
 export MMCAT_HOME
 
@@ -15,7 +16,7 @@ bin := $(VENV)/bin
 backend := $(if $(filter-out default,$(TORCH)),--torch-backend=$(TORCH),)
 installed := $(VENV)/.installed
 
-.PHONY: help install demo test chaos soak lint format kafka constraints clean
+.PHONY: help install demo test fuzz chaos soak lint format kafka constraints clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +34,9 @@ demo: $(installed) ## train a small model, stream 500 listings through it, print
 
 test: $(installed) kafka ## run every test, on real parts where they can be had (PYTEST_ARGS=...)
 	$(bin)/python -m pytest $(PYTEST_ARGS)
+
+fuzz: $(installed) ## decode 20,000 broken photos with memory capped, half a minute (FUZZ_ARGS="--count 200000 --first 20000")
+	$(bin)/python -m tests.fuzz.run $(FUZZ_ARGS)
 
 chaos: $(installed) kafka ## run the fault matrix, two hours; goes on where it stopped, writes docs/reliability.md (CHAOS_ARGS=...)
 	$(bin)/python -m tests.chaos.matrix $(CHAOS_ARGS)

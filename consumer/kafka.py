@@ -108,6 +108,12 @@ def make_consumer(
     wanted = {
         # Bounds what librdkafka holds beyond our own byte budget; 64 MiB, its default, is a lot.
         "queued.max.messages.kbytes": 24 * 1024,
+        # Of one answer as it travels. Unpacked, which the client does at once, it may be a hundred times as much: with
+        # its defaults of 1 and 50 MB, sixty events of 10 MB that travel as 100 kB took 430 MB, all of them; now 160 MB,
+        # however many there are. One batch is answered always, however large.
+        "fetch.message.max.bytes": 64 * 1024,
+        "fetch.max.bytes": 256 * 1024,
+        "message.max.bytes": 64 * 1024,  # the client raises the line above to this one
         **({"partition.assignment.strategy": "cooperative-sticky"} if protocol == "classic" else {}),
         **_passed(settings, _PRODUCER_ONLY),
         **({"group.instance.id": settings.instance_id} if settings.instance_id else {}),

@@ -216,7 +216,9 @@ class Service:
             self._loop(consumer, pipeline, assignment, retries)
             self._ending.say()
             self._drain(consumer, pipeline, assignment)
-        except Exception as error:  # whatever ends the loop: only a new process goes on from what is committed
+        # Whatever ends the loop: only a new process goes on from what is committed. The client, fenced, raises a bare
+        # KafkaError where it gives its partitions up: no Exception by its types, and yet it comes.
+        except (Exception, KafkaError) as error:  # type: ignore[misc]
             log.exception("loop_died")
             self._died(error)
         finally:

@@ -9,6 +9,7 @@ The modules, in the order of the data:
     errors.py       the tree of everything refused on purpose
     taxonomy.py     which paths exist; a path as four class labels
     listing.py      the nouns: Listing → Prepared → Result
+    avif_header.py  how many pixels an AVIF unpacks to, by its streams
     photo_headers.py  what a photo says of itself, before it is unpacked
     photos.py       bytes → pixels, safely
     text.py         titles → token ids

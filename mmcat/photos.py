@@ -51,7 +51,7 @@ def decode(data: bytes, px: int, fit: Fit = "pad", fill: int = 255, max_pixels: 
     """
     try:
         header = read_header(data)
-        _refuse_bomb(header.width * header.height, max_pixels)
+        _refuse_bomb(header.pixels, max_pixels)
         Image.init()
         with Image.open(io.BytesIO(data), formats=[header.format]) as image:
             _refuse_bomb(image.width * image.height, max_pixels)

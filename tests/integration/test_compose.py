@@ -1,7 +1,7 @@
 """The compose file and the image, as far as they can be shown without a Docker engine.
 
 The file is checked against the compose schema; then each of our services is run here by its own command with its own
-environment, on local servers: only the names of hosts, ports and folders are replaced.
+environment, on local servers, with a root that is read-only: only the names of hosts, ports and folders are replaced.
 """
 
 import os
@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from mmcat.cli.processes import free_port
+from tests.support import read_only
 from tests.support.broker import TopicNames, random_topics, read_topic
 from tests.support.service import ServiceProcess
 from tests.support.waiting import eventually
@@ -85,11 +86,37 @@ def resolved(text: str) -> str:
     return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
 
 
+def writable(service: dict[str, Any]) -> set[str]:
+    """Where a service may write: its root is read-only."""
+    volumes = [resolved(volume).split(":") for volume in service.get("volumes", ())]
+    mounted = {target for _, target, *mode in volumes if mode != ["ro"]}
+    return mounted | {folder.partition(":")[0] for folder in service["tmpfs"]}
+
+
+def home_in_image() -> str:
+    [home] = re.findall(r"MMCAT_HOME=(\S+)", DOCKERFILE.read_text(encoding="utf-8"))
+    return str(home)
+
+
+def test_every_service_may_write_its_home_and_temporary_files_and_owns_what_is_mounted() -> None:
+    [made] = re.findall(r"install -d -o mmcat -g mmcat (.+)$", DOCKERFILE.read_text(encoding="utf-8"), re.MULTILINE)
+    for name, service in ours().items():
+        assert {"/tmp", home_in_image()} <= writable(service), name  # noqa: S108  the container's
+        assert writable(service) - {"/tmp"} <= set(made.split()), f"{name}: a volume begins as the folder that it hides"  # noqa: S108
+    assert "/bundles" in writable(ours()["bundle"])
+    assert "/bundles" not in writable(ours()["consumer"])
+
+
 class Local:
     """Compose's network and volumes, as they are here."""
 
-    def __init__(self, kafka: str, valkey_url: str, bundles: Path, topics: TopicNames, prefix: str) -> None:
+    def __init__(
+        self, kafka: str, valkey_url: str, folder: Path, bundles: Path, topics: TopicNames, prefix: str
+    ) -> None:
         self.http, self.photos = free_port(), free_port()
+        self._mounts = {"/tmp": folder / "tmp", home_in_image(): folder / "home", "/bundles": bundles}  # noqa: S108
+        for mount in self._mounts.values():
+            mount.mkdir(exist_ok=True)
         self._names = {
             "kafka:19092": kafka,
             "redis://valkey:6379/0": valkey_url,
@@ -110,11 +137,19 @@ class Local:
         return text
 
     def command(self, name: str) -> tuple[str, ...]:
-        return (sys.executable, "-m", "mmcat.cli", *(self._here(word) for word in ours()[name]["command"]))
+        """As compose has it, on a root that is read-only but for what compose mounts."""
+        mounted = [str(self._mounts[folder]) for folder in writable(ours()[name])]
+        given = [self._here(word) for word in ours()[name]["command"]]
+        python = (sys.executable, "-m")
+        return (*python, "tests.support.read_only", *mounted, "--", *python, "mmcat.cli", *given)
 
     def env(self, name: str) -> dict[str, str]:
+        """As compose and the image have it."""
         given = {key: self._here(value) for key, value in ours()[name].get("environment", {}).items()}
-        return {**given, **self._more}
+        home = str(self._mounts[home_in_image()])
+        image = {"MMCAT_HOME": home, "HOME": home, "TMPDIR": str(self._mounts["/tmp"])}  # noqa: S108
+        # What tests set for their speed and compose does not: making an engine writes.
+        return {"MMCAT_MODEL__ENGINE": "auto", "PYTHONDONTWRITEBYTECODE": "1", **image, **given, **self._more}
 
     def service(self, name: str, folder: Path) -> ServiceProcess:
         (folder / name).mkdir()
@@ -125,9 +160,9 @@ class Local:
         [_, _, *command] = map(self._here, ours()[name]["healthcheck"]["test"])
         return subprocess.run([sys.executable, *command], capture_output=True, check=False).returncode == 0
 
-    def run(self, name: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    def run(self, name: str) -> "subprocess.CompletedProcess[str]":
         outside = {key: value for key, value in os.environ.items() if not key.startswith("MMCAT_")}
-        environment = {**outside, **self.env(name), "MMCAT_HOME": str(folder / "home")}
+        environment = {**outside, **self.env(name)}
         return subprocess.run(
             self.command(name), env=environment, capture_output=True, text=True, check=False, timeout=120
         )
@@ -135,15 +170,16 @@ class Local:
 
 @pytest.mark.integration
 @pytest.mark.slow
+@pytest.mark.skipif(not read_only.supported(), reason="a read-only root is shown by Landlock, of Linux 6.2")
 def test_each_service_runs_by_its_own_command_and_environment(
     kafka: str, valkey_url: str, view_prefix: str, tiny_bundle: Path, tmp_path: Path
 ) -> None:
     bundles, topics = tmp_path / "bundles", random_topics()
     bundles.mkdir()
     (bundles / "cross").symlink_to(tiny_bundle)
-    local = Local(kafka, valkey_url, bundles, topics, view_prefix)
+    local = Local(kafka, valkey_url, tmp_path, bundles, topics, view_prefix)
     for name in ("topics", "bundle"):
-        done = local.run(name, tmp_path)
+        done = local.run(name)
         assert done.returncode == 0, f"{name}: {done.stderr}"
     consumer, photos = local.service("consumer", tmp_path), local.service("photos", tmp_path)
     with photos, consumer, local.service("simulator", tmp_path) as simulator:
@@ -157,6 +193,7 @@ def test_each_service_runs_by_its_own_command_and_environment(
         assert photos.terminate() == 128 + signal.SIGTERM
     written = eventually(lambda: read_topic(kafka, topics.output), "results are in the topic")
     assert len({record.key for record in written}) >= ENOUGH
+    assert list((tmp_path / "home" / "engines").iterdir()), "what the consumer made for its next start is kept"
 
 
 def test_every_service_of_ours_is_run_by_the_test_above() -> None:

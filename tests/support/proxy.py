@@ -1,5 +1,5 @@
 """A port that leads to a server, in the clear or ending TLS, and that can be led to another: what stands between us and
-a real Redis where that is behind TLS, or fails over behind one address.
+a real Redis where that is behind TLS, or fails over behind one address. And an egress proxy that makes tunnels.
 
 The Valkey of the wheels is built without TLS; what a client sees of a terminating proxy is what it sees of a server.
 """
@@ -9,6 +9,7 @@ import contextlib
 import ssl
 import subprocess
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -75,9 +76,12 @@ class Proxy:
         asyncio.run_coroutine_threadsafe(self._cut(), self._loop).result(30)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self._lead(reader, writer, self._target)
+
+    async def _lead(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, target: int) -> None:
         self._open.add(writer)
         try:
-            behind, to_behind = await asyncio.open_connection("127.0.0.1", self._target)
+            behind, to_behind = await asyncio.open_connection("127.0.0.1", target)
         except OSError:
             writer.transport.abort()
             return
@@ -104,3 +108,28 @@ class Proxy:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class ConnectProxy(Proxy):
+    """An egress proxy for https: leads each CONNECT to where its host is here; `asked` is all it was asked for.
+
+    Args:
+        hosts: ports of 127.0.0.1 by `name:port`; all others are forbidden (403).
+    """
+
+    def __init__(self, hosts: Mapping[str, int]) -> None:
+        super().__init__(target=0)
+        self._hosts = hosts
+        self.asked: list[str] = []
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        method, host = head.decode().split(" ")[:2]
+        self.asked.append(f"{method} {host}")
+        known = method == "CONNECT" and host in self._hosts
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n" if known else b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+        if known:
+            await self._lead(reader, writer, self._hosts[host])
+        else:
+            writer.close()

@@ -40,7 +40,7 @@ GIF_BLOCKS_AT = 13 + 3 * (2 << (GIF[10] & 7))
     ],
 )
 def test_size_is_read_from_the_first_bytes(format_: str, options: dict[str, object]) -> None:
-    assert read_header(encoded(format_, (80, 60), **options)) == PhotoHeader(format_, 80, 60)
+    assert read_header(encoded(format_, (80, 60), **options)) == PhotoHeader(format_, 80 * 60)
 
 
 def many_jpeg_blocks(count: int) -> bytes:
@@ -82,7 +82,7 @@ def test_scans_without_end_are_refused_by_number_and_by_pixels(size: tuple[int, 
 
 
 def test_scans_of_other_pictures_in_the_file_do_not_count() -> None:
-    assert read_header(JPEG + with_scans((80, 60), MAX_SCANS)) == PhotoHeader("JPEG", 80, 60)
+    assert read_header(JPEG + with_scans((80, 60), MAX_SCANS)) == PhotoHeader("JPEG", 80 * 60)
 
 
 def test_a_bomb_in_a_webp_is_refused_before_its_decoder_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
