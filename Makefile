@@ -34,7 +34,7 @@ demo: $(installed) ## train a small model, stream 500 listings through it, print
 test: $(installed) kafka ## run every test, on real parts where they can be had (PYTEST_ARGS=...)
 	$(bin)/python -m pytest $(PYTEST_ARGS)
 
-chaos: $(installed) kafka ## run the fault matrix, two hours; goes on where it stopped, writes docs/reliability.md (CHAOS_ARGS=...)
+chaos: $(installed) kafka ## run the fault matrix; goes on where it stopped, writes docs/reliability.md (CHAOS_ARGS=...)
 	$(bin)/python -m tests.chaos.matrix $(CHAOS_ARGS)
 
 soak: $(installed) kafka ## half an hour under load and faults; memory, descriptors, lag as soak.png (SOAK_ARGS=...)

@@ -70,7 +70,7 @@ def _stall_and_come_back(trial: Trial) -> Verdict:
         return any(sum(one.committed.values()) < sum(later[0].committed.values()) for one in later)
 
     eventually(went_back, "a commit went back", DRAIN_S)
-    return trial.reckon(settle=False)
+    return trial.reckon(replay=False, settle=False)
 
 
 def _kill_before_a_gap_is_closed(trial: Trial) -> Verdict:

@@ -199,8 +199,7 @@ class Trial:
 
     def settle(self, *, view: bool = True) -> None:
         """Wait until all senders are through, all is committed, late photos too, and the view is as the topic."""
-        for sender in self._senders:
-            assert sender.wait(DRAIN_S) == 0, log_tail(self.folder / "load.log")
+        self._wait_for_senders()
         wanted = {one: end for one, end in end_offsets(self.site.bootstrap, self.topics.input).items() if end}
         try:
             eventually(lambda: self.watch.has_committed(wanted), "all is committed", DRAIN_S, every_s=0.1)
@@ -214,6 +213,10 @@ class Trial:
         if view:
             self._wait_for_view()
 
+    def _wait_for_senders(self) -> None:
+        for sender in self._senders:
+            assert sender.wait(DRAIN_S) == 0, log_tail(self.folder / "load.log")
+
     def _wait_for_view(self) -> None:
         output = read_topic(self.site.bootstrap, self.topics.output)  # its end may be a transaction's mark, no record
         ends = {one.partition: one.offset + 1 for one in output}
@@ -221,12 +224,12 @@ class Trial:
         eventually(lambda: view_is_at(ends, *where), "the view has read the topic", DRAIN_S, every_s=0.2)
 
     def reckon(self, *, replay: bool = True, compact: bool = False, settle: bool = True) -> Verdict:
-        """Let everything settle, replay a part beside the live service, read all back and ask the oracle."""
+        """Replay a part beside the live service and its late photos, let everything settle, and ask the oracle."""
+        if replay:
+            self._wait_for_senders()
+            self.replay()
         if settle:
             self.settle()
-            if replay:
-                self.replay()
-                self.settle()
         self.watch.stop()
         for service in self.services.values():
             if service.process.poll() is None:
