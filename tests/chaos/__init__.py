@@ -5,6 +5,7 @@ In the order of a trial:
     site      the servers that trials share: Apache Kafka (one broker or three), Valkey
     cluster   three brokers
     trial     one trial: topics, photo host, load, services, replay; what is read back at the end
+    photos    which of its photos come late, and which never
     watch     snapshots of commits and of what the processes hold, all along
     entry     how a service under trial is started: `python -m tests.chaos.entry consume`
     points    where it can be struck: wraps methods of the service, in its process only

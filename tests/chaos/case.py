@@ -1,7 +1,7 @@
 """All that one trial leaves behind, as data: what trial.py reads back and watch.py sees, for oracle.py to judge."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tests.chaos.evidence import Evidence
 from tests.support.broker import Record
@@ -53,7 +53,7 @@ class Case:
     """All that one trial left behind.
 
     Args:
-        retries: records of all retry topics.
+        retries: what the delay topics hold, by topic.
         compacted: the output topic after the cleaner went over it; None where it did not.
         exactly_once: what the service was set to promise.
         mended: whether the topic is at rest, so that its last records are the highest ranked.
@@ -67,7 +67,7 @@ class Case:
     view: Mapping[bytes, Held]
     snapshots: Sequence[Snapshot] = ()
     usage: Sequence[Usage] = ()
-    retries: Sequence[Record] = ()
+    retries: Mapping[str, Sequence[Record]] = field(default_factory=dict)
     compacted: Sequence[Record] | None = None
     exactly_once: bool = False
     mended: bool = True

@@ -21,7 +21,11 @@ Origin = tuple[int, int]
 LEASE_HEADER: Final = "mmcat-test-lease"
 """Names the lease under which an outcome was worked; only services under trial write it."""
 LIVE: Final = "live"
+RETRY: Final = "retry"
 REPLAY: Final = "replay"
+
+Copy = tuple[str, int, int]
+"""Topic, partition and offset of a record of a delay topic."""
 
 
 class Diary:
@@ -39,10 +43,10 @@ class Diary:
 
 @dataclass(slots=True)
 class LeaseNotes:
-    """One holding of one partition of the input topic.
+    """One holding of one partition, of the input topic or (role retry) of a delay topic.
 
     Args:
-        role: live or replay.
+        role: live, retry or replay.
         pid: of the process that held it.
         begun_at: seconds since 1970.
         polled: first and last offset of what one poll brought, and when.
@@ -102,6 +106,11 @@ class Evidence:
         """How many outcomes beyond the first each input may have, at least once being promised."""
         return Counter(origin for lease in self._live() for origin in lease.abandoned())
 
+    def may_repeat_late(self) -> Counter[Copy]:
+        """The same for each record of the delay topics."""
+        retries = (lease for lease in self.leases.values() if lease.role == RETRY)
+        return Counter((lease.topic, *origin) for lease in retries for origin in lease.abandoned())
+
     def in_flight(self, at: float) -> int:
         """How many events were polled and uncommitted at a moment."""
         return len({origin for lease in self._live() for origin in lease.abandoned(at)})
@@ -134,19 +143,19 @@ def read_evidence(folder: Path) -> Evidence:
 def gather(lines: Iterable[Mapping[str, Any]]) -> Evidence:
     """Make evidence of lines in order of time."""
     leases: dict[str, LeaseNotes] = {}
-    latest: dict[tuple[int, int], LeaseNotes] = {}  # process and partition → its last lease
+    latest: dict[tuple[int, str, int], LeaseNotes] = {}  # process and partition → its last lease
     strikes: list[Strike] = []
     for line in lines:
         what = line["what"]
         if what == "begun":
             lease = LeaseNotes(*(line[name] for name in ("lease", "role", "topic", "partition", "pid", "at")))
-            leases[lease.name] = latest[lease.pid, lease.partition] = lease
+            leases[lease.name] = latest[lease.pid, lease.topic, lease.partition] = lease
         elif what == "polled":
             leases[line["lease"]].polled.append((line["first"], line["last"], line["at"]))
         elif what == "ended":
             leases[line["lease"]].ended = line["how"]
         elif what == "committed":
-            held = latest.get((line["pid"], line["partition"]))
+            held = latest.get((line["pid"], line["topic"], line["partition"]))
             if held is not None:
                 held.commits.append((line["offset"], line["at"]))
         elif what == "strike":

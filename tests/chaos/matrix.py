@@ -6,32 +6,33 @@
     --file FILE     where trials are appended, one JSON object a line
     --fresh         forget the trials that stand there
 
-A trial counts when the fault struck with events in flight. One that the oracle objects to keeps its folder, and the
-command exits with 1.
+One trial of every row and mode comes first, then the second of each. A trial counts when the fault struck with events
+in flight. One that the oracle objects to keeps its folder and is made up for, and the command exits with 1.
 """
 
 import argparse
 import json
-import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
 import traceback
-from collections import Counter
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from tests.chaos.points import MODES
 from tests.chaos.rows import ROWS, Row
 from tests.chaos.site import Site, open_site
 from tests.chaos.table import write_table
 from tests.chaos.trial import Trial
 from tests.support.tiny import make_tiny_bundle
 
-MODES: Final = ("at_least_once", "exactly_once")
+FILE: Final = Path("docs/reliability-trials.jsonl")
+"""Kept with the source, so that whoever comes next goes on."""
 TRIES: Final = 2
 """A row may miss its point this many times as often as it is to strike."""
 
@@ -41,6 +42,7 @@ class TrialRecord:
     """One line of the file of trials.
 
     Args:
+        commit: that it ran on; with a plus if files of the program or of the tests were changed since.
         struck: whether the fault struck with events in flight; only then the trial counts.
         in_flight: at the strike.
         recovered_s: from the fault until all that was polled before it was committed, and more; None: never seen.
@@ -51,6 +53,7 @@ class TrialRecord:
     mode: str
     number: int
     at: str
+    commit: str
     seconds: float
     struck: bool
     in_flight: int
@@ -66,6 +69,7 @@ class Matrix:
 
     def __init__(self, file: Path, logs: Path) -> None:
         self._file, self._logs = file, logs
+        self._commit = _commit()
         self._stack = ExitStack()
         self._site: tuple[int, Site] | None = None
 
@@ -76,18 +80,18 @@ class Matrix:
         self._stack.close()
 
     def run(self, row: Row, mode: str, trials: int) -> bool:
-        """Run what is missing of a row; returns whether the oracle had nothing to object to."""
-        done = Counter(
-            one["struck"] for one in read_trials(self._file) if (one["row"], one["mode"]) == (row.name, mode)
-        )
-        number, left, clean = done.total(), trials - done[True], True
+        """Run what is missing of a row up to so many trials; returns whether the oracle had nothing to object to."""
+        done = [one for one in read_trials(self._file) if (one["row"], one["mode"]) == (row.name, mode)]
+        number, clean = len(done), True
+        left = trials - sum(one["struck"] and not one["objections"] for one in done)
         tries = TRIES * left
         while left > 0 and tries > 0:
             record = self._trial(row, mode, number)
             with self._file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(record)) + "\n")
             print(_line(record), flush=True)
-            number, tries, left = number + 1, tries - 1, left - record.struck
+            kept = record.struck and not record.objections
+            number, tries, left = number + 1, tries - 1, left - kept
             clean = clean and not record.objections
         return clean
 
@@ -100,7 +104,7 @@ class Matrix:
         struck, held, counts = False, 0, (0, 0, 0)
         recovered: float | None = None
         try:
-            with Trial(site, folder, mode=mode, env=env, seed=number + 1) as trial:
+            with Trial(site, folder, mode, env=env, seed=number + 1, delays=row.delays) as trial:
                 row.run(trial, number)
                 verdict = trial.reckon(compact=number == 0)
                 strikes = trial.evidence().strikes
@@ -114,7 +118,9 @@ class Matrix:
             shutil.rmtree(folder, ignore_errors=True)
         seconds = round(time.monotonic() - began, 1)
         rounded = None if recovered is None else round(recovered, 2)
-        return TrialRecord(row.name, mode, number, at, seconds, struck, held, *counts, rounded, objections)
+        return TrialRecord(
+            row.name, mode, number, at, self._commit, seconds, struck, held, *counts, rounded, objections
+        )
 
     def _on_site(self, brokers: int) -> Site:
         if self._site is None or self._site[0] != brokers:
@@ -129,6 +135,17 @@ def read_trials(file: Path) -> list[dict[str, Any]]:
     if not file.exists():
         return []
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def _commit() -> str:
+    """The commit that the working tree stands on."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+
+    changed = git("status", "--porcelain", "--", "consumer", "mmcat", "training", "tests")
+    return git("rev-parse", "--short", "HEAD") + "+" * bool(changed)
 
 
 def _real_env(folder: Path) -> dict[str, str]:
@@ -153,12 +170,11 @@ def _line(record: TrialRecord) -> str:
 
 def main() -> int:
     """Run what is asked for, then write the table of all trials in the file."""
-    home = Path(os.environ.get("MMCAT_HOME", Path.home() / ".cache" / "mmcat")) / "chaos"
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--row", action="append", default=[])
     parser.add_argument("--trials", type=int)
     parser.add_argument("--mode", choices=MODES)
-    parser.add_argument("--file", type=Path, default=home / "trials.jsonl")
+    parser.add_argument("--file", type=Path, default=FILE)
     parser.add_argument("--table", type=Path, default=Path("docs/reliability.md"))
     parser.add_argument("--fresh", action="store_true")
     given = parser.parse_args()
@@ -167,13 +183,15 @@ def main() -> int:
         given.file.unlink(missing_ok=True)
     rows = [row for row in ROWS.values() if not given.row or any(part in row.name for part in given.row)]
     rows.sort(key=lambda row: row.brokers)
+    wanted = {row.name: row.trials if given.trials is None else given.trials for row in rows}
     clean = True
     with Matrix(given.file, Path(tempfile.mkdtemp(prefix="mmcat-chaos-"))) as matrix:
-        for row in rows:
-            for mode in [given.mode] if given.mode else MODES:
-                trials = row.trials if given.trials is None else given.trials
-                clean = matrix.run(row, mode, trials) and clean
-                write_table(given.table, read_trials(given.file))
+        for upto in range(1, max(wanted.values(), default=0) + 1):
+            for row in rows:
+                for mode in row.modes:
+                    if upto <= wanted[row.name] and given.mode in (None, mode):
+                        clean = matrix.run(row, mode, upto) and clean
+                        write_table(given.table, read_trials(given.file))
     return 0 if clean else 1
 
 

@@ -13,10 +13,12 @@ from typing import Any, Final
 
 from consumer import pipeline, results, view
 from consumer.assignment import Assignment
+from consumer.gapless import Contents, Gapless, Outcome
 from consumer.kafka import KafkaException, TopicPartition
 from consumer.offsets import Lease
 from consumer.pipeline import Pipeline
 from consumer.records import Outgoing
+from consumer.repair import Repairer
 from consumer.view import View
 from tests.chaos.points import Method, after, wrap
 
@@ -77,6 +79,30 @@ def commit_after_lost() -> None:
     wrap(Assignment, "commit", make_commit)
 
 
+def transaction_past_the_gap() -> None:
+    """Send with each transaction whatever is finished, also what stands past an unfinished record."""
+
+    def take(self: Gapless, into: Contents) -> tuple[list[Outcome], list[Outcome]]:
+        taken: list[Outcome] = []
+        dropped: list[Outcome] = []
+        with self._lock:
+            for lease, waiting in self._waiting.items():
+                edge = lease.committable()
+                (dropped if edge is None else taken).extend(waiting)
+                if edge is not None:
+                    into.ends[lease] = edge
+            self._waiting.clear()
+        into.outcomes += taken
+        return taken, dropped
+
+    wrap(Gapless, "take", lambda _: take)
+
+
+def repair_skipped() -> None:
+    """Leave a stale record as the topic's last word."""
+    wrap(Repairer, "publish", lambda _: lambda *_: 0)
+
+
 def ranks_compared_wrongly() -> None:
     """The view keeps the lower rank."""
 
@@ -126,6 +152,8 @@ MUTATIONS: Final[dict[str, Callable[[], None]]] = {
     "drop_one": drop_one,
     "skip_revoked_check": skip_revoked_check,
     "commit_after_lost": commit_after_lost,
+    "transaction_past_the_gap": transaction_past_the_gap,
+    "repair_skipped": repair_skipped,
     "ranks_compared_wrongly": ranks_compared_wrongly,
     "tombstone_without_rank": tombstone_without_rank,
     "completeness_ignored": completeness_ignored,

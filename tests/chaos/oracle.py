@@ -12,10 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tests.chaos.case import Case, Held, Place, Usage
-from tests.chaos.evidence import LEASE_HEADER, REPLAY, LeaseNotes, Origin
+from tests.chaos.evidence import LEASE_HEADER, REPLAY, RETRY, Copy, LeaseNotes, Origin
 from tests.support.broker import Record
 from tests.support.listings import Kind
 from tests.support.outcomes import check_dead_letters, last_per_key, origin_of, rank_of
+
+Attempt = tuple[Origin, int]
+"""Of an event, counted from 0."""
 
 DELETED: Final = 2
 BLIND: Final = {"pending": 0, "unavailable": 1, "refused": 1, "undecodable": 1}
@@ -97,6 +100,15 @@ def _value(record: Record) -> dict[str, Any] | None:
     return found
 
 
+def copies(case: Case) -> dict[Copy, Attempt]:
+    """What each record of the delay topics asks for."""
+    return {
+        (topic, record.partition, record.offset): (origin_of(record), int(record.headers["mmcat-attempt"]))
+        for topic, records in case.retries.items()
+        for record in records
+    }
+
+
 # the promises ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -118,7 +130,7 @@ def check_every_event_has_its_outcome(case: Case) -> None:
 
 def check_later_attempts_were_asked_for(case: Case) -> None:
     """Attempts beyond the first come from a retry topic or a replay."""
-    asked = {origin_of(record) for record in case.retries} | set(case.evidence.replayed())
+    asked = {origin for origin, _ in copies(case).values()} | set(case.evidence.replayed())
     unasked = sorted({one.origin for one in outcomes(case) if one.attempt} - asked)
     assert not unasked, f"nobody asked for later attempts at {unasked[:5]}"
 
@@ -129,11 +141,39 @@ def check_duplicates(case: Case) -> None:
     count = Counter(one.origin for one in first_attempts(case))
     many = {origin: times for origin, times in count.items() if times - 1 > allowed[origin]}
     assert not many, f"{len(many)} events have more outcomes than may be, such as {sorted(many.items())[:5]}"
+    _check_late_duplicates(case)
     ids: dict[tuple[Origin, bytes], set[bytes | None]] = defaultdict(set)
     for one in outcomes(case):
         ids[one.origin, one.record.headers.get("mmcat-rank", b"")].add(one.record.headers.get("mmcat-result-id"))
     differ = sorted(work for work, found in ids.items() if len(found) > 1)
     assert not differ, f"the same work has several ids: {differ[:5]}"
+
+
+def _check_late_duplicates(case: Case) -> None:
+    """An attempt out of a delay topic has one outcome for each of its copies there, and exactly once there is one."""
+    there = copies(case)
+    asked = Counter(there.values())
+    if case.exactly_once:
+        many = [attempt for attempt, times in asked.items() if times > 1]
+        assert not many, f"{len(many)} attempts stand in the delay topics more than once, such as {many[:5]}"
+    else:
+        for copy, times in case.evidence.may_repeat_late().items():
+            if copy in there:
+                asked[there[copy]] += times
+    count = Counter((one.origin, one.attempt) for one in outcomes(case) if one.lease and one.lease.role == RETRY)
+    many = [attempt for attempt, times in count.items() if times > asked[attempt]]
+    assert not many, f"{len(many)} later attempts have more outcomes than may be, such as {many[:5]}"
+
+
+def check_late_photos(case: Case) -> None:
+    """A photo that is not there yet is asked for again, until it came or the last attempt said that it never will."""
+    asked = set(copies(case).values())
+    for one in first_attempts(case):
+        if (value := _value(one.record)) and value["image"] == "pending":
+            assert (one.origin, 1) in asked, f"{one.origin} is pending, and no delay topic asks for it again"
+    highest = highest_per_key(case.stream.output)
+    left = [key for key, record in highest.items() if (value := _value(record)) and value["image"] == "pending"]
+    assert not left, f"{len(left)} products wait for their photo for ever, such as {left[:5]}"
 
 
 def check_order(case: Case) -> None:
@@ -247,6 +287,7 @@ CHECKS: Final[Mapping[str, Callable[[Case], None]]] = {
     "outcomes": check_every_event_has_its_outcome,
     "attempts": check_later_attempts_were_asked_for,
     "duplicates": check_duplicates,
+    "late photos": check_late_photos,
     "order": check_order,
     "commits": check_commits,
     "ranks": check_ranks,

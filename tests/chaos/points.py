@@ -12,18 +12,16 @@ from typing import Any, Final
 
 from consumer.assignment import Assignment
 from consumer.commits import OffsetCommits
-from consumer.delivery import Delivery
 from consumer.fetch.client import PhotoFetcher
 from consumer.offsets import Lease, Offsets
 from consumer.pipeline import Pipeline
 from consumer.records import Incoming, Outgoing
 from consumer.replay import Replay
 from consumer.transactional import TransactionalClient
-from consumer.transactions import Transactions
 from consumer.view import View
 from consumer.work import Work
 from mmcat.listing import ImageStatus
-from tests.chaos.evidence import LEASE_HEADER, Diary
+from tests.chaos.evidence import LEASE_HEADER, RETRY, Diary
 
 Method = Callable[..., Any]
 
@@ -103,7 +101,9 @@ class Observer:
             name = f"{self.diary.role}-{os.getpid()}-{len(self._leases)}"
             self._leases.append(lease)
             self._names[id(lease)] = name
-            self.diary.write("begun", lease=name, topic=partition[0], partition=partition[1])
+            late = self._pipeline is not None and partition[0] in self._pipeline._delays
+            role = RETRY if late else self.diary.role
+            self.diary.write("begun", lease=name, role=role, topic=partition[0], partition=partition[1])
             return lease
 
         return begin
@@ -112,7 +112,7 @@ class Observer:
         ranges: dict[str, list[int]] = {}
         for incoming, lease in records:
             if (name := self._names.get(id(lease))) is not None:
-                ranges.setdefault(name, []).append(incoming.origin.offset)
+                ranges.setdefault(name, []).append(incoming.place.offset)
         for name, offsets in ranges.items():
             self.diary.write("polled", lease=name, first=min(offsets), last=max(offsets))
 
@@ -140,7 +140,7 @@ class Observer:
             self.diary.write("ended", lease=name, how=how)
 
     def _committed(self, _: Assignment, partition: tuple[str, int], offset: int) -> None:
-        self.diary.write("committed", partition=partition[1], offset=offset)
+        self.diary.write("committed", topic=partition[0], partition=partition[1], offset=offset)
 
 
 # strikes ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -198,20 +198,13 @@ def _after_inference(striker: Striker) -> None:
 
 
 def _before_delivery_report(striker: Striker) -> None:
-    """The broker has acknowledged; the service does not know it yet."""
+    """The broker has acknowledged, exactly once the whole transaction; the pipeline does not know it yet."""
 
-    def make(method: Method) -> Method:
-        def send(self: Any, records: Sequence[Outgoing], on_done: Callable[[bool], None], *where: Any) -> None:
-            def done(ok: bool) -> None:
-                striker.passed()
-                on_done(ok)
+    def act(_: Pipeline, work: Work, outcome: str | None, ok: bool) -> None:
+        if ok:
+            striker.passed()
 
-            method(self, records, done, *where)
-
-        return send
-
-    wrap(Delivery, "send", make)
-    wrap(Transactions, "send", make)
+    before(Pipeline, "_done", act)
 
 
 def _before_view_write(striker: Striker) -> None:
@@ -224,12 +217,28 @@ def _after_view_write(striker: Striker) -> None:
 
 
 def _before_commit(striker: Striker) -> None:
+    """Exactly once the transaction has its offsets already, and is not ended yet."""
+
     def act(_: OffsetCommits, offsets: dict[Any, int], *__: Any) -> None:
         if offsets:
             striker.passed()
 
     before(OffsetCommits, "_commit", act)
+
+    def ending(_: TransactionalClient, call: Method, __: float) -> None:
+        if getattr(call, "__name__", "") == "commit_transaction":
+            striker.passed()
+
+    before(TransactionalClient, "_until", ending)
+
+
+def _before_sending_offsets(striker: Striker) -> None:
     before(TransactionalClient, "commit", lambda *_: striker.passed())
+
+
+def _after_ending_transaction(striker: Striker) -> None:
+    """All of it is committed; the service has told nobody yet."""
+    after(TransactionalClient, "commit", lambda *_: striker.passed())
 
 
 def _in_revoke(striker: Striker) -> None:
@@ -250,6 +259,15 @@ POINTS: Final[dict[str, Callable[[Striker], None]]] = {
     "before_view_write": _before_view_write,
     "after_view_write": _after_view_write,
     "before_commit": _before_commit,
+    "before_sending_offsets": _before_sending_offsets,
+    "after_ending_transaction": _after_ending_transaction,
     "in_revoke": _in_revoke,
     "during_dead_letter": _during_dead_letter,
 }
+
+MODES: Final = ("at_least_once", "exactly_once")
+
+
+def modes_of(point: str) -> tuple[str, ...]:
+    """The modes in which the service passes a point."""
+    return MODES[1:] if point in ("before_sending_offsets", "after_ending_transaction") else MODES

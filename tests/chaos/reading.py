@@ -4,7 +4,7 @@ Used by trial.py, which makes a case of it for the oracle.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import redis
@@ -14,7 +14,7 @@ from confluent_kafka.cimpl import NewTopic
 from tests.chaos.case import Held
 from tests.chaos.oracle import highest_per_key
 from tests.chaos.site import Site
-from tests.support.broker import DEADLINE_S, Record, TopicNames, read_topic, send
+from tests.support.broker import DEADLINE_S, Record, TopicNames, committed, end_offsets, read_topic, send
 from tests.support.waiting import eventually
 
 PARTITIONS: Final = 3
@@ -22,17 +22,38 @@ CLEANED_S: Final = 60.0
 UNLAGGED: Final = {"min.compaction.lag.ms": "0", "min.cleanable.dirty.ratio": "0.001", "segment.ms": "100"}
 
 
-def make_topics(site: Site, names: TopicNames) -> None:
+def make_topics(site: Site, names: TopicNames, delay_topics: Sequence[str]) -> None:
     """Make the topics of one trial; the cleaner lags a day behind."""
     lagged = {"cleanup.policy": "compact", "min.compaction.lag.ms": "86400000"}
     wanted = {names.input: {"message.timestamp.type": "LogAppendTime"}, names.output: lagged}
-    every = (names.input, names.output, names.review, names.dead_letter)
+    every = (names.input, names.output, names.review, names.dead_letter, *delay_topics)
     admin = AdminClient({"bootstrap.servers": site.bootstrap})
     made = admin.create_topics(
         [NewTopic(name, PARTITIONS, site.replication, config=wanted.get(name, {})) for name in every]
     )
     for future in made.values():
         future.result(DEADLINE_S)
+
+
+def worked_through(bootstrap: str, delay_topics: Sequence[str], group: str) -> bool:
+    """Whether the group has committed all records of the delay topics.
+
+    Each hands on to the next before its own record is committed, so the order in which they are looked at matters. What
+    stands behind the last record may be a transaction's mark, which nobody commits.
+    """
+    for topic in delay_topics:
+        ends = {one.partition: one.offset + 1 for one in read_topic(bootstrap, topic)}
+        done = committed(bootstrap, group, topic) if ends else {}
+        if any(done[partition] < end for partition, end in ends.items()):
+            return False
+    return True
+
+
+def all_closed(bootstrap: str, topics: Iterable[str]) -> bool:
+    """Whether a reader of committed records may read each topic to its end: no transaction is open there."""
+    return all(
+        end_offsets(bootstrap, topic) == end_offsets(bootstrap, topic, isolation="read_uncommitted") for topic in topics
+    )
 
 
 def view_is_at(ends: Mapping[int, int], url: str, prefix: str, topic: str) -> bool:

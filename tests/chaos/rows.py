@@ -3,8 +3,9 @@
 A row ends when the fault is over and whoever is to work on is running; the reckoning comes after it (matrix.py).
 """
 
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -13,8 +14,9 @@ from typing import Final
 import redis
 
 from mmcat.cli.servers import LocalValkey
-from tests.chaos.points import POINTS
-from tests.chaos.trial import DRAIN_S, Member, Trial
+from tests.chaos.points import MODES, POINTS, modes_of
+from tests.chaos.trial import DELAYS, DRAIN_S, Member, Trial
+from tests.support.broker import read_topic
 from tests.support.waiting import eventually
 from training.shop.photo_host import Body, Fault
 
@@ -22,7 +24,10 @@ LISTINGS: Final = 240
 RATE: Final = 120.0
 SESSION_S: Final = 2.0
 MAX_POLL_S: Final = 4.0
-SLOW: Final = {"MMCAT_TEST_MODEL_MS": "120", "MMCAT_LIMITS__IN_FLIGHT_LISTINGS": "150"}
+OUTAGE_S: Final = 8.0
+OUTAGE_RATE: Final = 80.0
+OUTAGE_DELAYS: Final = ("1s", "2s", "8s")
+"""30 s, 5 min and 1 h, as far as whole seconds go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,8 @@ class Row:
         trials: how many the full matrix has.
         brokers: one or three.
         real: on the real engine with a tiny bundle, instead of a model without torch.
+        modes: in which the fault can strike.
+        delays: of late photos.
     """
 
     name: str
@@ -41,6 +48,8 @@ class Row:
     trials: int = 5
     brokers: int = 1
     real: bool = False
+    modes: Sequence[str] = MODES
+    delays: Sequence[str] = DELAYS
 
 
 def _loaded(trial: Trial, listings: int = LISTINGS, rate: float = RATE, **env: str) -> Member:
@@ -184,6 +193,18 @@ def view_failed_over(trial: Trial, number: int) -> None:
             client.replicaof("NO", "ONE")
 
 
+def view_behind(trial: Trial, number: int) -> None:
+    """Nobody writes the view: retries and a replay that ask it publish what is outdated. Then it is written again."""
+    _loaded(trial, MMCAT_VIEW__ENABLED="false").kill()
+    trial.struck()
+    service = trial.service("a", MMCAT_VIEW__ENABLED="false")
+    service.wait_ready()
+    trial.settle(view=False)
+    trial.replay()
+    service.terminate()
+    trial.service("a").wait_ready()
+
+
 def _in_step(client: "redis.Redis") -> bool:
     with suppress(redis.RedisError):
         told = client.info("replication")
@@ -215,6 +236,18 @@ def photo_flapping(trial: Trial, number: int) -> None:
     trial.struck()
 
 
+def photo_outage(trial: Trial, number: int) -> None:
+    """An hour without photos in 8 s: events and two later attempts of theirs fall into it, the last one does not."""
+    _loaded(trial, 4 * LISTINGS, OUTAGE_RATE)
+    trial.photos.stop()
+    trial.struck()
+    time.sleep(OUTAGE_S)
+    trial.open_photos(trial.photos.port)
+    trial.settle()
+    answers = [json.loads(one.value) for one in read_topic(trial.site.bootstrap, trial.topics.output) if one.value]
+    assert any(one["attempt"] and one["image"] == "used" for one in answers), "no late photo was seen after the outage"
+
+
 def photo_malicious(trial: Trial, number: int) -> None:
     """Bodies without end, cut bodies, garbage, pages."""
     bodies = [Body.ENDLESS, Body.CUT, Body.GARBAGE, Body.HTML, Body.PHOTO]
@@ -223,7 +256,7 @@ def photo_malicious(trial: Trial, number: int) -> None:
     trial.struck()
 
 
-_KILLS = [Row(f"kill -9 {point}", partial(kill, point), trials=20) for point in POINTS]
+_KILLS = [Row(f"kill -9 {point}", partial(kill, point), trials=20, modes=modes_of(point)) for point in POINTS]
 ROWS: Final = {
     row.name: row
     for row in [
@@ -239,16 +272,11 @@ ROWS: Final = {
         Row("view killed", view_killed),
         Row("view emptied", view_emptied),
         Row("view failed over", view_failed_over),
+        Row("view not written", view_behind),
         Row("photo host slow", photo_slow),
         Row("photo host dead", photo_dead),
         Row("photo host flapping", photo_flapping),
         Row("photo host malicious", photo_malicious),
+        Row("an hour without photos, compressed", photo_outage, delays=OUTAGE_DELAYS),
     ]
 }
-
-NOT_RUN: Final = {
-    "kill -9 before_sending_offsets": "exactly once is not there yet",
-    "kill -9 after_ending_transaction": "exactly once is not there yet",
-    "an hour without photos, compressed": "there are no delay topics for late photos yet",
-}
-"""Rows that need what the service does not have, and why: the table names them."""

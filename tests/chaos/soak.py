@@ -22,9 +22,10 @@ from typing import Final
 import redis
 
 from tests.chaos.oracle import Verdict
+from tests.chaos.photos import late_and_never
 from tests.chaos.plot import Panel, draw
 from tests.chaos.site import Site, open_site
-from tests.chaos.trial import Trial, late_ones
+from tests.chaos.trial import Trial
 from training.shop.photo_host import Fault
 
 EACH_S: Final = 12.0
@@ -63,7 +64,7 @@ def _empty_view(trial: Trial) -> None:
 def _flap_photos(trial: Trial) -> None:
     trial.photo_faults = lambda _: Fault(status=503) if int(time.monotonic()) % 2 else None
     time.sleep(5.0)
-    trial.photo_faults = late_ones
+    trial.photo_faults = late_and_never
 
 
 FAULTS: Final[dict[str, Callable[[Trial], None]]] = {

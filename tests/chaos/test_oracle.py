@@ -13,7 +13,7 @@ from tests.support.broker import Record
 from tests.support.listings import Event, Kind
 from tests.support.outcomes import Stream
 
-OUT, DEAD = "out", "dead"
+OUT, DEAD, LATE = "out", "dead", "late.1s"
 LIFE_MS = 777_600_000
 KEYS = (b"a", b"b", b"a", b"c", None, b"b")
 """By offset of the input: a is listed and updated, b listed and deleted, c listed; the fifth is a bad event."""
@@ -26,6 +26,10 @@ def origin_headers(offset: int, lease: str) -> dict[str, bytes]:
         "mmcat-origin-offset": b"%d" % offset,
         LEASE_HEADER: lease.encode(),
     }
+
+
+def retry_headers(offset: int, attempt: int = 1) -> dict[str, bytes]:
+    return {**origin_headers(offset, "live-1-0"), "mmcat-attempt": b"%d" % attempt}
 
 
 def outcome(offset: int, place: int, *, image: str = "absent", attempt: int = 0, lease: str = "live-1-0") -> Record:
@@ -52,7 +56,7 @@ def diary(*lines: Mapping[str, object]) -> Evidence:
     """Evidence of one lease that polled all and committed all, and of whatever comes on top."""
     first = {"what": "begun", "lease": "live-1-0", "role": "live", "topic": "in", "partition": 0, "pid": 1, "at": 1.0}
     polled = {"what": "polled", "lease": "live-1-0", "first": 0, "last": 5, "at": 2.0}
-    done = {"what": "committed", "pid": 1, "partition": 0, "offset": 6, "at": 3.0}
+    done = {"what": "committed", "topic": "in", "pid": 1, "partition": 0, "offset": 6, "at": 3.0}
     ended = {"what": "ended", "lease": "live-1-0", "how": "revoked", "at": 4.0}
     return gather([first, polled, *(lines or (done, ended))])
 
@@ -129,10 +133,10 @@ def test_repeats_are_bounded_by_what_was_left_uncommitted(clean: Case) -> None:
     repeated = with_output(clean, again)
     assert broken(repeated) == {"duplicates"}, "all was committed: nothing may be repeated"
     killed = diary(
-        {"what": "committed", "pid": 1, "partition": 0, "offset": 3, "at": 3.0},
+        {"what": "committed", "topic": "in", "pid": 1, "partition": 0, "offset": 3, "at": 3.0},
         begun("live-2-0", 2, 5.0),
         {"what": "polled", "lease": "live-2-0", "first": 3, "last": 5, "at": 6.0},
-        {"what": "committed", "pid": 2, "partition": 0, "offset": 6, "at": 7.0},
+        {"what": "committed", "topic": "in", "pid": 2, "partition": 0, "offset": 6, "at": 7.0},
     )
     assert broken(replace(repeated, evidence=killed)) == set()
     assert broken(replace(repeated, evidence=killed, exactly_once=True)) == {"duplicates"}
@@ -147,8 +151,44 @@ def test_the_same_work_with_another_id_is_told(clean: Case) -> None:
 def test_later_attempts_need_a_retry_or_a_replay(clean: Case) -> None:
     late = with_output(clean, [*clean.stream.output, outcome(3, 5, attempt=1)])
     assert broken(late) == {"attempts"}
-    asked = Record(0, 0, b"c", b"3", origin_headers(3, ""), 0)
-    assert broken(replace(late, retries=[asked])) == set()
+    asked = Record(0, 0, b"c", b"3", retry_headers(3), 0)
+    assert broken(replace(late, retries={LATE: [asked]})) == set()
+
+
+def with_late_photo(case: Case) -> Case:
+    """Product c is answered without its photo, asked for again out of a delay topic, and answered with it."""
+    pending = outcome(3, 3, image="pending")
+    used = outcome(3, 5, image="used", attempt=1, lease="live-1-1")
+    output = [*case.stream.output[:3], pending, case.stream.output[4], used]
+    asked = Record(0, 0, b"c", b"3", retry_headers(3), 0)
+    lease = {**begun("live-1-1", 1, 1.0, "retry"), "topic": LATE}
+    notes = diary(
+        {"what": "committed", "topic": "in", "pid": 1, "partition": 0, "offset": 6, "at": 3.0},
+        {"what": "ended", "lease": "live-1-0", "how": "revoked", "at": 4.0},
+        lease,
+        {"what": "polled", "lease": "live-1-1", "first": 0, "last": 0, "at": 4.5},
+    )
+    return replace(with_output(case, output), retries={LATE: [asked]}, evidence=notes)
+
+
+def test_a_photo_that_comes_late_is_nothing_to_object_to(clean: Case) -> None:
+    assert broken(with_late_photo(clean)) == set()
+
+
+def test_a_pending_answer_that_nobody_asks_for_again_is_told(clean: Case) -> None:
+    late = with_late_photo(clean)
+    unanswered = with_output(late, late.stream.output[:-1])
+    assert broken(unanswered) == {"late photos"}
+    assert broken(replace(unanswered, retries={})) == {"late photos"}
+
+
+def test_repeats_of_a_later_attempt_are_bounded_by_its_copies_and_by_what_was_left_uncommitted(clean: Case) -> None:
+    late = with_late_photo(clean)
+    again = with_output(late, [*late.stream.output, late.stream.output[-1]])
+    assert broken(again) == set(), "nothing of the delay topic was committed: it may be worked again"
+    assert broken(replace(again, exactly_once=True)) == {"duplicates"}
+    again.evidence.leases["live-1-1"].commits.append((1, 5.0))
+    assert broken(again) == {"duplicates"}
 
 
 def test_two_events_of_a_product_in_the_wrong_order_are_told(clean: Case) -> None:
@@ -161,7 +201,7 @@ def test_what_comes_after_a_revoke_is_told_and_after_a_loss_is_not(clean: Case, 
     """Of a lease that was lost (or whose process was killed) records may still be on their way."""
     again = [*clean.stream.output[:3], outcome(3, 3, lease="live-2-0"), outcome(3, 4), clean.stream.output[4]]
     notes = diary(
-        {"what": "committed", "pid": 1, "partition": 0, "offset": 3, "at": 3.0},
+        {"what": "committed", "topic": "in", "pid": 1, "partition": 0, "offset": 3, "at": 3.0},
         {"what": "ended", "lease": "live-1-0", "how": how, "at": 4.0},
         begun("live-2-0", 2, 5.0),
         {"what": "polled", "lease": "live-2-0", "first": 3, "last": 5, "at": 6.0},
@@ -201,12 +241,12 @@ def test_a_rank_that_is_not_the_true_one_is_told(clean: Case, damage: Callable[[
 
 def test_a_stale_answer_after_a_newer_one_is_told_at_rest_even_if_the_view_is_right(clean: Case) -> None:
     stale = with_output(clean, [*clean.stream.output, outcome(0, 5, attempt=1)])
-    asked = Record(0, 0, b"a", b"0", origin_headers(0, ""), 0)
-    stale = replace(stale, retries=[asked], view=view_of(clean.stream.output))
+    asked = Record(0, 0, b"a", b"0", retry_headers(0), 0)
+    stale = replace(stale, retries={LATE: [asked]}, view=view_of(clean.stream.output))
     assert broken(stale) == {"ranks"}
     winner = replace(outcome(2, 6), headers={**outcome(2, 6).headers, "mmcat-repair": b"1"})
     mended = with_output(clean, [*stale.stream.output, winner])
-    assert broken(replace(mended, retries=[asked])) == set()
+    assert broken(replace(mended, retries={LATE: [asked]})) == set()
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,13 @@
 Rows (rows.py) and tests say what happens in between.
 """
 
-import io
 import json
 import signal
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,14 +23,12 @@ from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
-import numpy as np
-from PIL import Image
-
 from mmcat.cli.processes import log_tail, spawn, stop_process
 from tests.chaos.case import Case
 from tests.chaos.evidence import Evidence, read_evidence
 from tests.chaos.oracle import Verdict, judge
-from tests.chaos.reading import PARTITIONS, compacted, make_topics, read_view, view_is_at
+from tests.chaos.photos import late_and_never, noise
+from tests.chaos.reading import PARTITIONS, all_closed, compacted, make_topics, read_view, view_is_at, worked_through
 from tests.chaos.site import Site
 from tests.chaos.watch import Watch
 from tests.support.broker import (
@@ -46,12 +43,11 @@ from tests.support.listings import Mix, events
 from tests.support.outcomes import Stream, read_stream
 from tests.support.service import ServiceProcess
 from tests.support.waiting import eventually
-from training.shop.photo_host import Fault, FaultPlan, PhotoHost
+from training.shop.photo_host import FaultPlan, PhotoHost
 
 DRAIN_S: Final = 120.0
-LATE_S: Final = 1.5
-"""How long a photo that is uploaded late is missing."""
-LATE_EACH: Final = 8
+DELAYS: Final = ("1s", "2s")
+"""What a photo that is not there yet is waited for, twice."""
 SHORT: Final = {
     "MMCAT_KAFKA__HEARTBEAT_INTERVAL_MS": "300",
     "MMCAT_KAFKA__SESSION_TIMEOUT_MS": "2000",
@@ -69,7 +65,11 @@ SHORT: Final = {
 
 @dataclass
 class Trial:
-    """What one trial works with. As a context manager it ends every process that it started."""
+    """What one trial works with. As a context manager it ends every process that it started.
+
+    Args:
+        delays: before each further attempt at a photo.
+    """
 
     site: Site
     folder: Path
@@ -77,21 +77,22 @@ class Trial:
     mutation: str = ""
     env: dict[str, str] = field(default_factory=dict)
     seed: int = 1
+    delays: Sequence[str] = DELAYS
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.topics: TopicNames = random_topics()
         self.group = self.prefix = f"chaos-{uuid.uuid4().hex[:10]}"
         self.services: dict[str, Member] = {}
-        self.photo_faults: FaultPlan = late_ones
+        self.photo_faults: FaultPlan = late_and_never
+        self.delay_topics = [f"{self.topics.retry_prefix}.{delay}" for delay in self.delays]
         self.mixes: list[Mix] = []
         self.struck_at: float | None = None
         self._senders: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
-        make_topics(self.site, self.topics)
-        self.photos = PhotoHost(_photo, lambda name: self.photo_faults(name))
-        self.photos.start()
+        make_topics(self.site, self.topics, self.delay_topics)
+        self.open_photos()
         self.watch = Watch(self.site.bootstrap, self.topics, self.group, PARTITIONS, self._pids)
         self.watch.start()
         return self
@@ -106,6 +107,11 @@ class Trial:
             stop_process(sender, 0)
         self.photos.stop()
         self.watch.stop()
+
+    def open_photos(self, port: int = 0) -> None:
+        """Start the photo host, or start it again at its port after it was stopped."""
+        self.photos = PhotoHost(noise, lambda name: self.photo_faults(name), port=port)
+        self.photos.start()
 
     # what happens ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -191,27 +197,39 @@ class Trial:
 
     # the reckoning ────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def settle(self) -> None:
-        """Wait until all senders are through, all is committed, and the view is as the topic."""
-        for sender in self._senders:
-            assert sender.wait(DRAIN_S) == 0, log_tail(self.folder / "load.log")
+    def settle(self, *, view: bool = True) -> None:
+        """Wait until all senders are through, all is committed, late photos too, and the view is as the topic."""
+        self._wait_for_senders()
         wanted = {one: end for one, end in end_offsets(self.site.bootstrap, self.topics.input).items() if end}
         try:
             eventually(lambda: self.watch.has_committed(wanted), "all is committed", DRAIN_S, every_s=0.1)
         except AssertionError as error:
             raise AssertionError(f"{wanted} wanted, {self.watch.snapshots[-1:]} seen") from error
+        where, outputs = self.site.bootstrap, (self.topics.output, self.topics.dead_letter)
+        eventually(
+            lambda: worked_through(where, self.delay_topics, self.group), "no photo is due", DRAIN_S, every_s=0.2
+        )
+        eventually(lambda: all_closed(where, outputs), "no transaction is open", DRAIN_S, every_s=0.2)
+        if view:
+            self._wait_for_view()
+
+    def _wait_for_senders(self) -> None:
+        for sender in self._senders:
+            assert sender.wait(DRAIN_S) == 0, log_tail(self.folder / "load.log")
+
+    def _wait_for_view(self) -> None:
         output = read_topic(self.site.bootstrap, self.topics.output)  # its end may be a transaction's mark, no record
         ends = {one.partition: one.offset + 1 for one in output}
         where = (self.site.view_url, self.prefix, self.topics.output)
         eventually(lambda: view_is_at(ends, *where), "the view has read the topic", DRAIN_S, every_s=0.2)
 
     def reckon(self, *, replay: bool = True, compact: bool = False, settle: bool = True) -> Verdict:
-        """Let everything settle, replay a part beside the live service, read all back and ask the oracle."""
+        """Replay a part beside the live service and its late photos, let everything settle, and ask the oracle."""
+        if replay:
+            self._wait_for_senders()
+            self.replay()
         if settle:
             self.settle()
-            if replay:
-                self.replay()
-                self.settle()
         self.watch.stop()
         for service in self.services.values():
             if service.process.poll() is None:
@@ -229,6 +247,7 @@ class Trial:
             view=read_view(self.site.view_url, self.prefix, stream.output),
             snapshots=self.watch.snapshots,
             usage=self.watch.usage,
+            retries={topic: read_topic(self.site.bootstrap, topic) for topic in self.delay_topics},
             compacted=compacted(self.site.bootstrap, self.topics.output) if compact else None,
             exactly_once=self.mode == "exactly_once",
         )
@@ -269,6 +288,7 @@ class Trial:
             "MMCAT_TEST_EVIDENCE": str(self.folder),
             "MMCAT_TEST_MUTATION": self.mutation,
             **self.topics.env(),
+            "MMCAT_RETRY__DELAYS": ",".join(self.delays),
             **self.env,
         }
 
@@ -287,15 +307,3 @@ class Member(ServiceProcess):
         """SIGCONT; harmless where it runs or has ended."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
-
-
-def late_ones(name: str) -> Fault | None:
-    """Every eighth photo is uploaded late."""
-    return Fault(missing_s=LATE_S) if int(Path(name).stem) % LATE_EACH == 0 else None
-
-
-def _photo(name: str) -> bytes:
-    noise = np.random.default_rng(int(Path(name).stem)).integers(0, 255, (64, 64, 3), dtype=np.uint8)
-    body = io.BytesIO()
-    Image.fromarray(noise).save(body, "JPEG")
-    return body.getvalue()

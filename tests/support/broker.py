@@ -165,9 +165,9 @@ def committed(bootstrap: str, group: str, topic: str) -> dict[int, int]:
         return {one.partition: one.offset for one in found}
 
 
-def end_offsets(bootstrap: str, topic: str) -> dict[int, int]:
-    """Return the offset after the last record of each partition."""
-    with reader(bootstrap) as consumer:
+def end_offsets(bootstrap: str, topic: str, *, isolation: str = "read_committed") -> dict[int, int]:
+    """Return where each partition ends: of committed records, before the first open transaction."""
+    with reader(bootstrap, **{"isolation.level": isolation}) as consumer:
         partitions = consumer.list_topics(topic, timeout=DEADLINE_S).topics[topic].partitions
         ends = {}
         for partition in partitions:
