@@ -52,7 +52,10 @@ class Metrics:
             registry=r,
         )
         self.queue = Gauge(
-            "mmcat_queue_listings", "Listings held, by place: in_flight (all), limit (how many may be), ready", ["queue"], registry=r
+            "mmcat_queue_listings",
+            "Listings held, by place: in_flight (all), limit (how many may be), ready",
+            ["queue"],
+            registry=r,
         )
         self.in_flight_bytes = Gauge("mmcat_in_flight_bytes", "Bytes of records and photos held", registry=r)
         self.batch = Histogram("mmcat_batch_listings", "Listings per model call", buckets=BATCH, registry=r)

@@ -210,7 +210,9 @@ class Service:
         pipeline.start()
         if view is not None:
             view.start()
-        watch = threading.Thread(target=self._watch, args=(view, assignment, pipeline.stages), name="watch", daemon=True)
+        watch = threading.Thread(
+            target=self._watch, args=(view, assignment, pipeline.stages), name="watch", daemon=True
+        )
         watch.start()
         try:
             assignment.subscribe()

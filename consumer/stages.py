@@ -15,7 +15,9 @@ from typing import Final, Literal
 
 Stage = Literal["take", "fetch", "decode", "model", "publish"]
 
-BUSY_SHARE: Final = 0.7  # above it a queue before the stage grows without bound in bursts (M/M/1: 2.3 times its service)
+BUSY_SHARE: Final = (
+    0.7  # above it a queue before the stage grows without bound in bursts (M/M/1: 2.3 times its service)
+)
 HELD_SHARE: Final = 0.9  # of the listings that may be held: at the limit polling pauses
 
 

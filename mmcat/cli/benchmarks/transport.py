@@ -8,7 +8,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -38,12 +38,14 @@ class Backlog:
     """Topics with `events` listings in the first of them; made on construction, which blocks."""
 
     def __init__(self, bootstrap: str, events: int, image_url: str = "") -> None:
-        self.bootstrap, self.events = bootstrap, events
+        self.bootstrap, self.events, self.image_url = bootstrap, events, image_url
         tag = uuid.uuid4().hex[:8]
         self.group = f"bench-{tag}"
         self.topics = {kind: f"bench.{tag}.{kind}" for kind in KINDS}
         admin = AdminClient({"bootstrap.servers": bootstrap})
-        for made in admin.create_topics([NewTopic(name, PARTITIONS, 1) for name in self.topics.values()]).values():
+        for made in admin.create_topics(
+            [NewTopic(name, PARTITIONS, 1, config=_stamped(kind)) for kind, name in self.topics.items()]
+        ).values():
             made.result(30)
         producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 20, "partitioner": "murmur2_random"})
         for number in range(events):
@@ -71,6 +73,11 @@ class Backlog:
         }
 
 
+def _stamped(kind: str) -> dict[str, str]:
+    """Outcomes carry the broker's time, so that latency.py need not be quick to see them."""
+    return {"message.timestamp.type": "LogAppendTime"} if kind == "output" else {}
+
+
 def event(number: int, image_url: str = "") -> bytes:
     """A listing as shops register them, about 600 bytes."""
     value: dict[str, Any] = {
@@ -86,14 +93,25 @@ def event(number: int, image_url: str = "") -> bytes:
     return json.dumps(value, ensure_ascii=False).encode()
 
 
-def work_off(backlog: Backlog, command: Sequence[str], env: Mapping[str, str], log: Path, processes: int = 1) -> Speed:
+def work_off(
+    backlog: Backlog,
+    command: Sequence[str],
+    env: Mapping[str, str],
+    log: Path,
+    processes: int = 1,
+    look: Callable[[], None] = lambda: None,
+) -> Speed:
     """Start `processes` of `command`, watch them work the backlog off, end them.
+
+    Args:
+        look: called every few milliseconds meanwhile, and once when all is done.
 
     Raises:
         ServerError: one of them ended, or the backlog is not done after `LATE_S` seconds.
     """
     watcher = Consumer({"bootstrap.servers": backlog.bootstrap, "group.id": "watcher"})
-    running = [spawn(command, log, {**env, "MMCAT_HTTP__PORT": str(free_port())}) for _ in range(processes)]
+    running = [spawn(command, log, env)]
+    running += [spawn(command, log, {**env, "MMCAT_HTTP__PORT": str(free_port())}) for _ in range(1, processes)]
     try:
         deadline = time.monotonic() + LATE_S
         seen: list[tuple[int, float, float]] = []  # records, monotonic seconds, CPU seconds
@@ -103,6 +121,7 @@ def work_off(backlog: Backlog, command: Sequence[str], env: Mapping[str, str], l
                 seen.append((done, time.monotonic(), sum(map(_cpu_s, (one.pid for one in running)))))
             if any(one.poll() is not None for one in running) or time.monotonic() > deadline:
                 raise ServerError(f"{command[-1]} did {done} of {backlog.events} events\n{log_tail(log)}")
+            look()
             time.sleep(LOOK_S)
     finally:
         for one in running:
