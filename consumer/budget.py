@@ -15,7 +15,8 @@ class Budget:
 
     def __init__(self, max_bytes: int, max_items: int) -> None:
         self._max_bytes, self._max_items = max_bytes, max_items
-        self._changed = threading.Condition()
+        lock = threading.RLock()
+        self._changed, self._roomy = threading.Condition(lock), threading.Condition(lock)
         self._full = False
         self.bytes = 0
         self.items = 0
@@ -37,6 +38,8 @@ class Budget:
             self.bytes -= size_bytes
             self.items -= 1
             self._changed.notify_all()
+            if self._full and self._share() <= RESUME_SHARE:
+                self._roomy.notify_all()
 
     @property
     def room(self) -> int:
@@ -46,9 +49,14 @@ class Budget:
     def full(self) -> bool:
         """Whether to take nothing more; stays true until half of the limit is free."""
         with self._changed:
-            share = max(self.bytes / self._max_bytes, self.items / self._max_items)
+            share = self._share()
             self._full = share > RESUME_SHARE if self._full else share >= 1
             return self._full
+
+    def wait_room(self, timeout_s: float) -> bool:
+        """Block until half of the limit is free, at most `timeout_s`; returns whether it is. Call when `full`."""
+        with self._changed:
+            return self._roomy.wait_for(lambda: self._share() <= RESUME_SHARE, timeout_s)
 
     def wait_change(self, timeout_s: float) -> None:
         """Block until something is released, at most `timeout_s`."""
@@ -59,3 +67,6 @@ class Budget:
         """Block until nothing is held; returns whether that came within `timeout_s`."""
         with self._changed:
             return self._changed.wait_for(lambda: self.items == 0, timeout_s)
+
+    def _share(self) -> float:
+        return max(self.bytes / self._max_bytes, self.items / self._max_items)

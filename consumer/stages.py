@@ -5,7 +5,7 @@
     publish   the engine thread again: results as records, to the producer
 
 A stage's share is its time at work ÷ what its workers could have worked. Python's stages share one interpreter, so that
-time includes waiting for it. Used by the pipeline and the service (which tell), metrics.py and `mmcat bench` (which show).
+time includes waiting for it. Told by pipeline.py, read by service.py, shown by `mmcat top` and `mmcat bench`.
 """
 
 import threading

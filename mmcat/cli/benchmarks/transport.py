@@ -116,7 +116,7 @@ def work_off(
         deadline = time.monotonic() + LATE_S
         seen: list[tuple[int, float, float]] = []  # records, monotonic seconds, CPU seconds
         while not seen or seen[-1][0] < backlog.events:
-            done = _records(watcher, backlog.topics["output"])
+            done = records(watcher, backlog.topics["output"])
             if done >= backlog.events * WARM_UP_SHARE and (not seen or done > seen[-1][0]):
                 seen.append((done, time.monotonic(), sum(map(_cpu_s, (one.pid for one in running)))))
             if any(one.poll() is not None for one in running) or time.monotonic() > deadline:
@@ -131,7 +131,7 @@ def work_off(
     return Speed((last - first) / (ended - begun), 1_000 * (cpu_ended - cpu_begun) / (last - first))
 
 
-def _records(watcher: Consumer, topic: str) -> int:
+def records(watcher: Consumer, topic: str) -> int:
     """How many records the topic holds, by its end offsets: nothing else is written there, no transaction marker."""
     ends = (watcher.get_watermark_offsets(TopicPartition(topic, one), 5) for one in range(PARTITIONS))
     return sum(end[1] for end in ends if end is not None)
