@@ -48,7 +48,8 @@ def main() -> None:
             while True:
                 deadline = time.monotonic() + LATE_S
                 while records(watcher, backlog.topics["output"]) < sent:
-                    assert process.poll() is None and time.monotonic() < deadline, log_tail(log)
+                    assert process.poll() is None, log_tail(log)
+                    assert time.monotonic() < deadline, f"{sent} outcomes did not come"
                     time.sleep(0.05)
                 series.append((sent, anonymous_bytes(process.pid)))
                 if sent >= given.warm_up + given.events:
