@@ -15,16 +15,7 @@ from mmcat.cli.texts import new_app, print_json
 if TYPE_CHECKING:
     from mmcat.cli.benchmarks.report import Report
 
-app = new_app(
-    help="""How fast this machine is at each part of the work, and which part holds the others up.
-
-\b
-Examples:
-  mmcat bench transport
-  mmcat bench pipeline --bundle bundles/cross --events 1000
-  mmcat bench decode --photos my-photos --json
-"""
-)
+app = new_app()
 NULL = (sys.executable, "-m", "mmcat.cli.benchmarks.null_service")
 CONSUME = (sys.executable, "-m", "mmcat.cli", "consume")
 
@@ -38,6 +29,18 @@ Broker = Annotated[
     ),
 ]
 Bundle = Annotated[Path, typer.Option(metavar="FOLDER", help="Trained bundle.")]
+
+
+@app.callback()
+def bench() -> None:
+    """How fast this machine is at each part of the work, and which part holds the others up.
+
+    \b
+    Examples:
+      mmcat bench transport
+      mmcat bench pipeline --bundle bundles/cross --events 1000
+      mmcat bench decode --photos my-photos --json
+    """
 
 
 @app.command()
