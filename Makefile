@@ -10,13 +10,14 @@ PYTEST_ARGS ?=
 CHAOS_ARGS ?=
 FUZZ_ARGS ?=
 SOAK_ARGS ?=
+BENCH_ARGS ?=
 export MMCAT_HOME
 
 bin := $(VENV)/bin
 backend := $(if $(filter-out default,$(TORCH)),--torch-backend=$(TORCH),)
 installed := $(VENV)/.installed
 
-.PHONY: help install demo test fuzz chaos soak lint format kafka constraints clean
+.PHONY: help install demo test fuzz chaos soak bench lint format kafka constraints clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +44,9 @@ chaos: $(installed) kafka ## run the fault matrix; goes on where it stopped, wri
 
 soak: $(installed) kafka ## half an hour under load and faults; memory, descriptors, lag as soak.png (SOAK_ARGS=...)
 	$(bin)/python -m tests.chaos.soak $(SOAK_ARGS)
+
+bench: $(installed) kafka ## run every benchmark on an idle machine, half an hour; rewrites tests/benchmarks/RESULTS.md
+	$(bin)/python -m tests.benchmarks.results $(BENCH_ARGS)
 
 lint: $(installed) ## ruff, mypy --strict, codespell
 	$(bin)/ruff check .

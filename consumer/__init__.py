@@ -15,6 +15,7 @@ retry_share.py   how many retries may go beside live events (pure)
 records.py       the nouns of the stream (pure)
 pipeline.py      from a polled record to its acknowledged outcome: the only file that knows all stages
 work.py          one record on its way
+stages.py        how busy each stage is, and which holds the stream up (pure)
 budget.py        what is held at once (pure)
 events.py        bytes to event, deletion or refusal (pure)
 reuse.py         answers that the view holds already

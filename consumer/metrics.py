@@ -62,13 +62,22 @@ class Metrics:
         self.feature_bytes = Gauge("mmcat_feature_cache_bytes", "What the feature cache holds (disk)", registry=r)
         self.stage = Histogram(
             "mmcat_stage_seconds",
-            "Time spent in a stage: fetch and decode per photo, model per batch, deliver per record",
+            "Time spent in a stage: take per poll, fetch and decode per photo, model and publish per batch",
             ["stage"],
             buckets=SECONDS,
             registry=r,
         )
+        self.busy = Gauge(
+            "mmcat_stage_busy_share",
+            "Share of the last second that a stage's workers were at work, 0 to 1: take, fetch, decode, model, publish",
+            ["stage"],
+            registry=r,
+        )
         self.queue = Gauge(
-            "mmcat_queue_listings", "Listings held, by place: in_flight (all), ready, batch", ["queue"], registry=r
+            "mmcat_queue_listings",
+            "Listings held, by place: in_flight (all), limit (how many may be), ready",
+            ["queue"],
+            registry=r,
         )
         self.in_flight_bytes = Gauge("mmcat_in_flight_bytes", "Bytes of records and photos held", registry=r)
         self.batch = Histogram("mmcat_batch_listings", "Listings per model call", buckets=BATCH, registry=r)

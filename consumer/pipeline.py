@@ -14,11 +14,11 @@ leases failed. It knows nothing of assignments and commits, and holds no Kafka c
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Final, Protocol
 
@@ -51,6 +51,7 @@ from consumer.results import (
 from consumer.retries import Delay, Delays, retry_record
 from consumer.reuse import Answer, Reuse
 from consumer.settings import Settings
+from consumer.stages import Stage, Stages
 from consumer.view_guard import LateGuard
 from consumer.work import UNPREPARED, Work
 from consumer.worker import Answers, EngineThread, Model
@@ -117,6 +118,8 @@ class Pipeline:
     ) -> None:
         self._settings, self._model, self._fetcher = settings, model, fetcher
         self._delivery, self._metrics = delivery, metrics
+        # A look-up of labels costs as much as a hash of the event: once per label, not once per listing.
+        self._photos, self._listings = cache(metrics.photo.labels), cache(metrics.listings.labels)
         self._on_failed, self._on_death, self._on_outcome = on_failed, on_death, on_outcome
         self._outranked, self._attempt = outranked, attempt
         self._late = late
@@ -139,7 +142,11 @@ class Pipeline:
         self._tasks: set[asyncio.Task[None]] = set()
         reuse = reuse and settings.reuse.max_age_s > 0
         self._reuse = Reuse(settings, model.info, metrics, self._asked, on_death) if reuse else None
-        metrics.watch({"in_flight": lambda: self.budget.items, "ready": lambda: len(self._batcher)})
+        self.stages = Stages({"fetch": settings.photo.concurrency, "decode": settings.photo.decode_threads})
+        limit = settings.limits.in_flight_listings
+        metrics.watch(
+            {"in_flight": lambda: self.budget.items, "limit": lambda: limit, "ready": lambda: len(self._batcher)}
+        )
         metrics.in_flight_bytes.set_function(lambda: self.budget.bytes)
 
     def start(self) -> None:
@@ -171,9 +178,10 @@ class Pipeline:
         if not self._loop_thread.is_alive():
             self._loop.close()
 
-    def submit(self, records: Iterable[tuple[Incoming, Lease]]) -> None:
+    def submit(self, records: Sequence[tuple[Incoming, Lease]]) -> None:
         """Take records in the order of their partitions. Does not block. Their leases have been told (`start`)."""
         events: list[Work] = []
+        started = time.perf_counter()
         for incoming, lease in records:
             work = Work(incoming, lease, time.monotonic())
             self.budget.add(work.size_bytes)
@@ -195,6 +203,8 @@ class Pipeline:
             self._reuse.ask(events)
         else:
             self._infer(events)
+        if records:
+            self._worked("take", time.perf_counter() - started)
 
     def _asked(self, works: Sequence[tuple[Work, Answer | None]]) -> None:
         """In the thread that asks the view: what is held of these events is theirs too, or nothing is."""
@@ -315,7 +325,7 @@ class Pipeline:
         deadline = work.polled_at + self._settings.photo.deadline_s
         started = time.perf_counter()
         fetched = await self._fetcher.fetch(_image_url(work), deadline, None if known is None else known.validators)
-        self._metrics.stage.labels("fetch").observe(time.perf_counter() - started)
+        self._worked("fetch", time.perf_counter() - started)
         if fetched.shared:
             self._metrics.shared_work.labels("fetch").inc()
         if fetched.status is not ImageStatus.USED:
@@ -355,9 +365,9 @@ class Pipeline:
                 self._ordered(work, failed=error)
                 return prepared
             if body is not None and prepared.seen is None:
-                self._metrics.stage.labels("decode").observe(time.perf_counter() - started)
+                self._worked("decode", time.perf_counter() - started)
             self._resize(work, work.incoming.size_bytes + prepared.photo_bytes)
-            self._metrics.photo.labels(prepared.image).inc()
+            self._photos(prepared.image).inc()
         self._ordered(work)
         return prepared  # the work itself may be done by now
 
@@ -390,7 +400,7 @@ class Pipeline:
 
     def _answered(self, answers: Answers[Work], seconds: float) -> None:
         """In the engine thread: a batch has its answers."""
-        now = _now()
+        now, started = _now(), time.perf_counter()
         self._count_shared([work.prepared for work, _ in answers])
         for work, answer in answers:
             if work.lease.ended:
@@ -399,7 +409,8 @@ class Pipeline:
                 self._go(self._model_failed(work, answer))
             else:
                 self._go(self._result(work, answer, now))
-        self._metrics.stage.labels("model").observe(seconds)
+        self._worked("model", seconds)
+        self._worked("publish", time.perf_counter() - started)
         self._metrics.batch.observe(len(answers))
         log.info("batch", listings=len(answers), seconds=round(seconds, 4), in_flight=self.budget.items)
 
@@ -476,7 +487,7 @@ class Pipeline:
         self._resize(work, work.incoming.size_bytes)
 
     def _send(self, work: Work, records: list[Outgoing], outcome: str | None) -> None:
-        self._lighten(work)
+        work.prepared = UNPREPARED  # the pixels are not needed any more
         self._resize(work, work.incoming.size_bytes + sum(record.size_bytes for record in records))
         for record in records:
             if record.topic in self._delays:
@@ -490,7 +501,7 @@ class Pipeline:
         if ok:
             work.lease.finish(incoming.place.offset)
             if outcome is not None:
-                self._metrics.listings.labels(outcome).inc()
+                self._listings(outcome).inc()
                 if self._on_outcome is not None:
                     self._on_outcome(work.lease, incoming.place.offset, outcome)
             if not incoming.attempt:
@@ -506,8 +517,13 @@ class Pipeline:
         return self._ordering(work).leave(work)
 
     def _resize(self, work: Work, size_bytes: int) -> None:
-        self.budget.resize(work.size_bytes, size_bytes)
-        work.size_bytes = size_bytes
+        if size_bytes != work.size_bytes:
+            self.budget.resize(work.size_bytes, size_bytes)
+            work.size_bytes = size_bytes
+
+    def _worked(self, stage: Stage, seconds: float) -> None:
+        self._metrics.stage.labels(stage).observe(seconds)
+        self.stages.worked(stage, seconds)
 
     # loop ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -46,6 +46,7 @@ from consumer.retries import Delays
 from consumer.retry_intake import RetryIntake
 from consumer.retry_share import RetryShare
 from consumer.settings import Settings
+from consumer.stages import Stages
 from consumer.transactional import TransactionalClient
 from consumer.transactions import Transactions
 from consumer.view import View
@@ -209,7 +210,9 @@ class Service:
         pipeline.start()
         if view is not None:
             view.start()
-        watch = threading.Thread(target=self._watch, args=(view, assignment), name="watch", daemon=True)
+        watch = threading.Thread(
+            target=self._watch, args=(view, assignment, pipeline.stages), name="watch", daemon=True
+        )
         watch.start()
         try:
             assignment.subscribe()
@@ -327,7 +330,7 @@ class Service:
         if lease.partition[0] == self.settings.topics.input:
             self._guard.told(lease.partition, offset, dead=outcome == "dead_letter")
 
-    def _watch(self, view: ViewWriter | None, assignment: Assignment) -> None:
+    def _watch(self, view: ViewWriter | None, assignment: Assignment, stages: Stages) -> None:
         """Sees what no other thread tells: a broker that came back, partitions held back or silent, a dead view writer.
 
         And how long delay topics have become while they rest.
@@ -335,13 +338,15 @@ class Service:
         lag = LagWatch(self._admin, self.metrics, self.health, self.settings.watchdog_s)
         while not self._ending.wait(WATCH_S):
             try:
-                self._watch_once(view, assignment, lag)
+                self._watch_once(view, assignment, lag, stages)
             except Exception as error:  # nobody would see the other threads die any more
                 log.exception("watch_died")
                 self._died(error)
 
-    def _watch_once(self, view: ViewWriter | None, assignment: Assignment, lag: LagWatch) -> None:
+    def _watch_once(self, view: ViewWriter | None, assignment: Assignment, lag: LagWatch, stages: Stages) -> None:
         self.metrics.guarded.set(len(self._guard.paused))
+        for stage, share in stages.shares().items():
+            self.metrics.busy.labels(stage).set(share)
         self.health.set("guard", self._guard.sentence)
         lag.look(assignment.positions)
         if self._broker_down.is_set():

@@ -50,6 +50,8 @@ COMMANDS = (
     Command("categorize", "categorize", "a table of listings in, a table of answers out, on one machine or many", RUN),
     Command("dead-letter", "dead_letter", "list, show and send again what could not be categorized", RUN),
     Command("resume", "resume", "let partitions go on that the guard holds back", RUN),
+    Command("bench", "bench", "how fast this machine is at each part of the work, and the bottleneck", RUN),
+    Command("top", "top", "watch a running service: lag, listings/s, stages, batches", RUN),
     Command("config", "config", "show every setting with where its value comes from", RUN),
     Command("data", "data", "check a folder of listings before training on it", MAKE),
     Command("train", "train", "train a bundle on the simulated shop or on a folder of listings", MAKE),

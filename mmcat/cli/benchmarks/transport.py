@@ -1,0 +1,146 @@
+"""How many events a second one process works off, and what CPU each costs, with a model that answers at once.
+
+A backlog lies in a topic; the process under test starts, and the end offsets of its output are watched: neither its
+start nor its end counts. Anything that takes the settings' environment can stand in for the service, a peer too.
+"""
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from mmcat.cli.processes import ServerError, free_port, log_tail, spawn, stop_process
+
+PARTITIONS: Final = 4
+WARM_UP_SHARE: Final = 0.1  # of the events, before the clock starts: joining, first connections, first imports
+LATE_S: Final = 120.0
+LOOK_S: Final = 0.005
+KINDS: Final = ("input", "output", "review", "dead_letter")
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """What one run showed; `cpu_ms` is the process's CPU time per event, NaN where /proc does not tell."""
+
+    events_per_s: float
+    cpu_ms: float
+
+
+class Backlog:
+    """Topics with `events` listings in the first of them; made on construction, which blocks."""
+
+    def __init__(self, bootstrap: str, events: int, image_url: str = "") -> None:
+        self.bootstrap, self.events, self.image_url = bootstrap, events, image_url
+        tag = uuid.uuid4().hex[:8]
+        self.group = f"bench-{tag}"
+        self.topics = {kind: f"bench.{tag}.{kind}" for kind in KINDS}
+        admin = AdminClient({"bootstrap.servers": bootstrap})
+        for made in admin.create_topics(
+            [NewTopic(name, PARTITIONS, 1, config=_stamped(kind)) for kind, name in self.topics.items()]
+        ).values():
+            made.result(30)
+        producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 20, "partitioner": "murmur2_random"})
+        for number in range(events):
+            producer.produce(self.topics["input"], event(number, image_url), f"p{number}".encode())
+            if number % 1_000 == 0:
+                producer.poll(0)
+        if left := producer.flush(60):
+            raise ServerError(f"the broker at {bootstrap} did not take {left} of {events} events")
+
+    def env(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+        """The whole environment of a service that works this backlog off; no settings of ours are inherited."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("MMCAT_")}
+        topics = {f"MMCAT_TOPICS__{kind.upper()}": name for kind, name in self.topics.items()}
+        return {
+            **inherited,
+            **topics,
+            "MMCAT_KAFKA__BOOTSTRAP_SERVERS": self.bootstrap,
+            "MMCAT_KAFKA__GROUP_ID": self.group,
+            "MMCAT_HTTP__HOST": "127.0.0.1",
+            "MMCAT_HTTP__PORT": str(free_port()),
+            "MMCAT_RETRY__DELAYS": "[]",
+            "MMCAT_VIEW__ENABLED": "false",
+            "MMCAT_LOG__LEVEL": "warning",
+            **(extra or {}),
+        }
+
+
+def _stamped(kind: str) -> dict[str, str]:
+    """Outcomes carry the broker's time, so that latency.py need not be quick to see them."""
+    return {"message.timestamp.type": "LogAppendTime"} if kind == "output" else {}
+
+
+def event(number: int, image_url: str = "") -> bytes:
+    """A listing as shops register them, about 600 bytes."""
+    value: dict[str, Any] = {
+        "product_id": f"p{number}",
+        "title": f"나이키 에어 줌 페가수스 40 남성 러닝화 DV3853-00{number % 10} 블랙/화이트 {220 + number % 8 * 10}mm",
+        "brand": "나이키",
+        "maker": "나이키코리아",
+        "registered_at": "2026-03-02T09:30:00+09:00",
+        "seller_path": ["패션잡화", "신발", "운동화", "러닝화"],
+        "attributes": {"model": f"DV3853-00{number % 10}", "price": 139_000 + number, "colour": "black/white"},
+        **({"image_url": image_url.format(number)} if image_url else {}),
+    }
+    return json.dumps(value, ensure_ascii=False).encode()
+
+
+def work_off(
+    backlog: Backlog,
+    command: Sequence[str],
+    env: Mapping[str, str],
+    log: Path,
+    processes: int = 1,
+    look: Callable[[], None] = lambda: None,
+) -> Speed:
+    """Start `processes` of `command`, watch them work the backlog off, end them.
+
+    Args:
+        look: called every few milliseconds meanwhile, and once when all is done.
+
+    Raises:
+        ServerError: one of them ended, or the backlog is not done after `LATE_S` seconds.
+    """
+    watcher = Consumer({"bootstrap.servers": backlog.bootstrap, "group.id": "watcher"})
+    running = [spawn(command, log, env)]
+    running += [spawn(command, log, {**env, "MMCAT_HTTP__PORT": str(free_port())}) for _ in range(1, processes)]
+    try:
+        deadline = time.monotonic() + LATE_S
+        seen: list[tuple[int, float, float]] = []  # records, monotonic seconds, CPU seconds
+        while not seen or seen[-1][0] < backlog.events:
+            done = records(watcher, backlog.topics["output"])
+            if done >= backlog.events * WARM_UP_SHARE and (not seen or done > seen[-1][0]):
+                seen.append((done, time.monotonic(), sum(map(_cpu_s, (one.pid for one in running)))))
+            if any(one.poll() is not None for one in running) or time.monotonic() > deadline:
+                raise ServerError(f"{command[-1]} did {done} of {backlog.events} events\n{log_tail(log)}")
+            look()
+            time.sleep(LOOK_S)
+    finally:
+        for one in running:
+            stop_process(one, 10)
+        watcher.close()
+    (first, begun, cpu_begun), (last, ended, cpu_ended) = seen[0], seen[-1]
+    return Speed((last - first) / (ended - begun), 1_000 * (cpu_ended - cpu_begun) / (last - first))
+
+
+def records(watcher: Consumer, topic: str) -> int:
+    """How many records the topic holds, by its end offsets: nothing else is written there, no transaction marker."""
+    ends = (watcher.get_watermark_offsets(TopicPartition(topic, one), 5) for one in range(PARTITIONS))
+    return sum(end[1] for end in ends if end is not None)
+
+
+def _cpu_s(pid: int) -> float:
+    """User and system seconds of a process so far (Linux)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()
+    except OSError:
+        return float("nan")
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,104 @@
+"""`mmcat top`: a running service in a terminal, by its /metrics. Changes nothing there."""
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mmcat.cli.options import Config, load_settings
+from mmcat.cli.texts import CommandError, new_app, print_json
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from mmcat.cli.benchmarks.scrape import Snapshot
+
+app = new_app()
+
+
+@app.command()
+def top(
+    url: Annotated[str | None, typer.Option(metavar="URL", help="Default: this machine, http.port.")] = None,
+    every: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Two looks, print, end.")] = False,
+    config: Config = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As --once, JSON on stdout.")] = False,
+) -> None:
+    """Watch a running service: lag, listings/s, busy stages, batch size, and what holds it up. Ctrl-C ends it.
+
+    \b
+    Examples:
+      mmcat top
+      mmcat top --url http://10.0.0.7:9464 --once
+    """
+    address = url or f"http://127.0.0.1:{load_settings(config).http.port}"
+    if not address.startswith(("http://", "https://")):
+        raise CommandError(f"{address} is not an address of a service: http://HOST:PORT")
+    from rich.console import Console
+    from rich.live import Live
+
+    before = _look(address)
+    time.sleep(every)
+    now = _look(address)
+    if as_json:
+        print_json(figures(before, now))
+        return
+    console = Console()
+    if once:
+        console.print(table(address, before, now))
+        return
+    with Live(table(address, before, now), console=console, auto_refresh=False) as live:
+        while True:
+            time.sleep(every)
+            before, now = now, _look(address)
+            live.update(table(address, before, now), refresh=True)
+
+
+def figures(before: "Snapshot", now: "Snapshot") -> dict[str, object]:
+    """What two looks say: lag by role, rates by outcome, stages, batch size, latency, the bottleneck."""
+    from mmcat.cli.benchmarks.scrape import mean, rate
+
+    outcomes = now.by("mmcat_listings_total", "outcome")
+    held, limit = now.held
+    return {
+        "lag": now.by("mmcat_consumer_lag", "role"),
+        "listings_per_s": {one: rate("mmcat_listings_total", before, now, outcome=one) for one in outcomes},
+        "stages": now.busy,
+        "held": held,
+        "limit": limit,
+        "batch": mean("mmcat_batch_listings", before, now),
+        "end_to_end_s": mean("mmcat_end_to_end_seconds", before, now),
+        "bottleneck": now.line(),
+    }
+
+
+def table(address: str, before: "Snapshot", now: "Snapshot") -> "Table":
+    """The same for people."""
+    from rich.table import Table
+
+    from mmcat.cli.benchmarks.report import bar, number
+
+    found = figures(before, now)
+    shown = Table(title=address, show_header=False, caption=now.line(), min_width=60)
+    for name in ("lag", "listings_per_s"):
+        for label, value in _numbers(found[name]).items():
+            shown.add_row(f"{name.replace('_per_s', '/s')} {label}", number(value))
+    for stage, share in now.busy.items():
+        shown.add_row(stage, f"{bar(share)} {share:.0%}")
+    shown.add_row("held", f"{now.held[0]:,.0f} of {now.held[1]:,.0f}")
+    shown.add_row("listings per batch", f"{found['batch']:.1f}")
+    shown.add_row("mean end to end", f"{found['end_to_end_s']:.3f} s")
+    return shown
+
+
+def _numbers(found: object) -> dict[str, float]:
+    return found if isinstance(found, dict) else {}
+
+
+def _look(address: str) -> "Snapshot":
+    from mmcat.cli.benchmarks.scrape import Snapshot
+
+    try:
+        return Snapshot.read(address)
+    except (OSError, ValueError) as error:
+        raise CommandError(f"no service answers at {address}: {getattr(error, 'reason', error)}") from None

@@ -1,0 +1,67 @@
+"""Photo bytes to a 224 px square, per core, against Pillow's full decode and bilinear reduction.
+
+    python -m tests.benchmarks.decode [--pairs 9] [--json]
+
+Square JPEGs of 600 to 1,100 px. Target: at least 2.2 of Pillow's rate, and no pixel more than 1 apart.
+"""
+
+import argparse
+import io
+import json
+import time
+from dataclasses import asdict
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from mmcat.cli.benchmarks import parts
+from mmcat.cli.benchmarks.intervals import median, ratio
+from mmcat.photos import decode
+
+PX, REPEATS = 224, 4
+
+
+def pillow(body: bytes) -> npt.NDArray[np.uint8]:
+    """The peer."""
+    with Image.open(io.BytesIO(body)) as image:
+        return np.asarray(image.convert("RGB").resize((PX, PX), Image.Resampling.BILINEAR))
+
+
+def pillow_rate(bodies: list[bytes]) -> float:
+    """Photos a second of CPU."""
+    begun = time.thread_time()
+    for body in bodies:
+        pillow(body)
+    return len(bodies) / (time.thread_time() - begun)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Decode against Pillow.")
+    parser.add_argument("--pairs", type=int, default=9)
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    bodies = parts.photos()
+    apart = max(int(np.abs(decode(body, PX).astype(int) - pillow(body)).max()) for body in bodies)
+    rates: dict[str, list[float]] = {"mmcat": [], "pillow": []}
+    for pair in range(given.pairs):
+        for name in rates if pair % 2 else reversed(rates):
+            measure = parts.decode if name == "mmcat" else pillow_rate
+            rates[name].append(measure(bodies * REPEATS))
+    share = ratio(rates["mmcat"], rates["pillow"])
+    if given.json:
+        print(
+            json.dumps(
+                {name: asdict(median(one)) for name, one in rates.items()}
+                | {"ratio": asdict(share), "most_apart": apart}
+            )
+        )
+        return
+    for name, one in rates.items():
+        print(f"{name:<8} {median(one).median:>6.0f} photos/s and core")
+    print(f"ratio    {share.median:>6.2f}   95 % interval {share.low:.2f} to {share.high:.2f}, {share.pairs} pairs")
+    print(f"pixels at most {apart} apart")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""Runs the benchmarks and rewrites the table of RESULTS.md, each row by what was just seen (`make bench`).
+
+    python -m tests.benchmarks.results [ROW]...
+
+A row that is not asked for, or fails, keeps its last figure. Nothing else should run on the machine meanwhile.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+RESULTS: Final = Path(__file__).with_name("RESULTS.md")
+NOT_RUN: Final = "not run"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A claim, the command that shows it, and how its output becomes a figure."""
+
+    claim: str
+    command: tuple[str, ...]
+    figure: Callable[[dict[str, Any]], str]
+
+
+def interval(found: dict[str, Any]) -> str:
+    """A ratio with its interval."""
+    low, high = (found["low"], found["high"]) if "low" in found else found["interval"]
+    return f"{found.get('median', found.get('ratio')):.2f} ({low:.2f} to {high:.2f})"
+
+
+ROWS: Final = {
+    "transport": Row(
+        "events/s, null model and no photos ÷ a bare confluent-kafka loop ≥ 0.6; CPU per listing ≤ 0.6 ms",
+        ("tests.benchmarks.transport",),
+        lambda found: f"{interval(found['ratio'])}; {found['service']['cpu_ms']['median']:.3f} ms",
+    ),
+    "decode": Row(
+        "decode and resize of 600–1,100 px photos ÷ Pillow, per core ≥ 2.2, within 1 LSB",
+        ("tests.benchmarks.decode",),
+        lambda found: f"{interval(found['ratio'])}; at most {found['most_apart']} apart",
+    ),
+    "latency": Row(
+        "registered → in the log at a steady rate, photo host 5 ms: p99 ≤ batch window + 2 × batch + 50 ms = 100 ms",
+        ("mmcat.cli", "bench", "latency"),
+        lambda found: f"p99 {found['figures']['p99 ms']['median']:.0f} ms",
+    ),
+    "memory": Row(
+        "anonymous memory gained over a million events, after warm-up < 2 %",
+        ("tests.benchmarks.memory",),
+        lambda found: f"{found['growth']:+.1%}",
+    ),
+    "two_consumers": Row(
+        "two consumers ÷ one, 4 ms a batch ≥ 1.9",
+        ("tests.benchmarks.two_consumers",),
+        lambda found: interval(found["ratio"]),
+    ),
+    "exactly_once": Row(
+        "exactly once ÷ at least once, events/s",
+        ("tests.benchmarks.exactly_once",),
+        lambda found: interval(found),
+    ),
+}
+
+
+def line(row: Row, figure: str) -> str:
+    """A row of the table."""
+    return f"| {row.claim} | `python -m {' '.join(row.command)}` | {figure} |"
+
+
+def rewritten(text: str, row: Row, figure: str) -> str:
+    """The file with this row's figure; other rows, and the words around, as they are.
+
+    Raises:
+        ValueError: the table has no such row.
+    """
+    found = re.compile(rf"^\| {re.escape(row.claim)} \|.*$", re.MULTILINE)
+    if not found.search(text):
+        raise ValueError(f"{RESULTS.name} has no row for: {row.claim}")
+    return found.sub(lambda _match: line(row, figure), text)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Run the benchmarks, rewrite RESULTS.md.")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}; default: all")
+    failed = 0
+    for name in parser.parse_args().rows or ROWS:
+        row = ROWS[name]
+        options = () if name == "memory" else ("--json",)
+        command = (sys.executable, "-m", *row.command, *options)
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            print(f"{name} failed", file=sys.stderr)
+            failed += 1
+            continue
+        figure = row.figure(json.loads(done.stdout))
+        RESULTS.write_text(rewritten(RESULTS.read_text("utf-8"), row, figure), "utf-8")
+        print(f"{name}: {figure}", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""What `mmcat bench` and `mmcat top` calculate and print."""
+
+import pytest
+from prometheus_client import generate_latest
+
+from consumer.metrics import Metrics
+from mmcat.cli.benchmarks import parts
+from mmcat.cli.benchmarks.intervals import Ratio, median, ratio
+from mmcat.cli.benchmarks.report import Report, bar, number
+from mmcat.cli.benchmarks.scrape import Snapshot
+from mmcat.cli.top import figures
+
+
+def test_a_ratio_is_taken_pair_by_pair() -> None:
+    """The machine was twice as slow in the second pair: its ratio is the same."""
+    found = ratio([60.0, 30.0, 60.0], [100.0, 50.0, 100.0])
+    assert (found.median, found.low, found.high, found.pairs) == (0.6, 0.6, 0.6, 3)
+
+
+def test_an_interval_holds_its_median_and_lies_within_the_runs() -> None:
+    found = median([1.0, 2.0, 3.0, 4.0, 50.0, 6.0, 7.0, 8.0, 9.0])
+    assert 1.0 <= found.low <= found.median == 6.0 <= found.high <= 50.0
+
+
+def test_runs_without_a_partner_are_refused() -> None:
+    with pytest.raises(ValueError, match="no pairs"):
+        ratio([1.0, 2.0], [1.0])
+
+
+@pytest.mark.parametrize(("high", "met"), [(0.59, False), (0.6, True), (0.7, True)])
+def test_a_target_is_met_unless_the_interval_is_wholly_below_it(high: float, met: bool) -> None:
+    assert Ratio(0.55, 0.5, high, 9).meets(0.6) is met
+
+
+def test_the_table_has_figures_stages_and_the_bottleneck() -> None:
+    report = Report(
+        "transport",
+        {"events/s": Ratio(12_345.6, 12_000, 13_000, 3)},
+        {"model": 0.002},
+        {"model": 0.5},
+        (10.0, 2_000.0),
+        "no bottleneck",
+    )
+    text = report.as_text()
+    assert "12,346" in text
+    assert "95 % 12,000 to 13,000, 3 runs" in text
+    assert "2.000 ms per listing" in text
+    assert text.endswith("no bottleneck")
+    assert report.as_json()["stages"] == {"model": {"seconds_per_listing": 0.002, "busy_share": 0.5}}
+
+
+def test_bars_and_numbers_stay_in_their_bounds() -> None:
+    assert (bar(2.0, 4), bar(0.5, 4), bar(-1.0, 4)) == ("████", "██··", "····")
+    assert (number(1234.5), number(0.12345)) == ("1,234", "0.123")
+
+
+def test_two_looks_at_a_service_become_rates_means_and_one_line() -> None:
+    metrics = Metrics()
+    metrics.watch({"in_flight": lambda: 2_000.0, "limit": lambda: 2_000.0})
+    metrics.lag.labels("in", "0", "live").set(7)
+    metrics.lag.labels("in", "1", "live").set(3)
+    metrics.busy.labels("model").set(0.96)
+    before = Snapshot(Snapshot.parse(generate_latest(metrics.registry).decode()).samples, at=10.0)
+    metrics.listings.labels("result").inc(40)
+    for _ in range(2):
+        metrics.batch.observe(20)
+    now = Snapshot(Snapshot.parse(generate_latest(metrics.registry).decode()).samples, at=12.0)
+    found = figures(before, now)
+    assert found["lag"] == {"live": 10.0}
+    assert found["listings_per_s"] == {"result": 20.0}
+    assert found["batch"] == 20.0
+    assert found["bottleneck"] == "model is the bottleneck: 96% busy, 2,000 of 2,000 listings held"
+
+
+def test_a_service_that_was_started_anew_has_no_negative_rate() -> None:
+    metrics, anew = Metrics(), Metrics()
+    metrics.listings.labels("result").inc(100)
+    anew.listings.labels("result").inc(10)
+    before = Snapshot(Snapshot.parse(generate_latest(metrics.registry).decode()).samples, at=0.0)
+    now = Snapshot(Snapshot.parse(generate_latest(anew.registry).decode()).samples, at=1.0)
+    assert figures(before, now)["listings_per_s"] == {"result": 10.0}
+
+
+def test_the_photos_that_are_measured_are_what_shops_send() -> None:
+    sizes = [len(body) for body in parts.photos()]
+    assert 20_000 < min(sizes) <= max(sizes) < 400_000
+    assert parts.photos((600,)) == parts.photos((600,))
