@@ -35,8 +35,6 @@ log = structlog.get_logger("mmcat.assignment")
 ASK_S: Final = 5.0  # for one question where the group committed: a service that is to end waits for the answer
 ASK_AGAIN_S: Final = 0.5
 REST_S: Final = 1.0  # before a refused record is tried again: no hot loop, and soon after the topic takes it
-# A pause throws away what the client has fetched, and fetching it again takes longer than a quick model needs for half
-# of what is held: so long nothing is polled instead. Rebalances wait as long, which is less than one heartbeat.
 
 
 class Assignment:
