@@ -12,7 +12,9 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
+import structlog
 
 from mmcat.cli.processes import ServerMissing
 from mmcat.cli.servers import LocalKafka, LocalTansu, LocalValkey, kafka_libs, why_no_kafka
@@ -20,8 +22,17 @@ from tests.support.broker import TopicNames, create_topics, random_topics, warm_
 
 KAFKA_POM = Path(__file__).parent / "kafka" / "pom.xml"
 FETCH_JARS_S = 300
+hypothesis.settings.register_profile("mmcat", deadline=None)  # a shared machine's clock proves nothing
+hypothesis.settings.load_profile("mmcat")
 PARTITIONS = 3
 """Of the topics of one test: enough for order to matter between and within partitions."""
+
+
+@pytest.fixture(autouse=True)
+def _log_as_it_was() -> Iterator[None]:
+    """A command sets the log up for a process of its own: the next test has it as it was."""
+    yield
+    structlog.reset_defaults()
 
 
 def _why_no_kafka() -> str | None:
