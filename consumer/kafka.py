@@ -52,6 +52,7 @@ __all__ = [
     "make_consumer",
     "make_producer",
     "make_transactional_producer",
+    "polled",
     "refused",
     "topic_identity",
     "transactional_id",
@@ -257,6 +258,20 @@ def ends(error: KafkaError) -> bool:
     TLS that fails is no such thing: so does the handshake with a broker that is just being stopped.
     """
     return error.fatal() or error.code() in _FATAL_CODES or (refused(error) and error.code() != KafkaError._SSL)
+
+
+def polled(consumer: Consumer, count: int, timeout_s: float) -> list[Message]:
+    """At most `count` records and errors, waiting for the first; runs the callbacks of rebalances. Blocks.
+
+    Raises:
+        KafkaException: also where a callback failed, as those of a fenced client do. The client then raises a bare
+            KafkaError, which no `except Exception` catches and no traceback can show.
+    """
+    try:
+        return consumer.consume(count, timeout_s)
+    except KafkaError as error:  # type: ignore[misc]  # no exception by its types, and yet it is raised
+        failed = KafkaException(error)
+    raise failed
 
 
 def topic_identity(admin: AdminClient, name: str, timeout_s: float) -> tuple[str, int]:

@@ -35,6 +35,7 @@ from consumer.kafka import (
     make_admin,
     make_producer,
     make_transactional_producer,
+    polled,
     refused,
     transactional_id,
 )
@@ -219,9 +220,7 @@ class Service:
             self._loop(consumer, pipeline, assignment, retries)
             self._ending.say()
             self._drain(consumer, pipeline, assignment)
-        # Whatever ends the loop: only a new process goes on from what is committed. The client, fenced, raises a bare
-        # KafkaError where it gives its partitions up: no Exception by its types, and yet it comes.
-        except (Exception, KafkaError) as error:  # type: ignore[misc]
+        except Exception as error:  # whatever ends the loop: only a new process goes on from what is committed
             log.exception("loop_died")
             self._died(error)
         finally:
@@ -261,7 +260,7 @@ class Service:
                 assignment.seek_back(self._failed.popleft())
             assignment.pause_or_resume()
             count = min(POLL_RECORDS, max(1, pipeline.budget.room))
-            self._take(consumer.consume(count, POLL_S), pipeline, assignment, retries)
+            self._take(polled(consumer, count, POLL_S), pipeline, assignment, retries)
             pipeline.submit(retries.let_through(0 if pipeline.budget.full() else pipeline.budget.room))
             self.health.beat()
             if time.monotonic() >= commit_at:
@@ -292,7 +291,7 @@ class Service:
         assignment.pause_all()
         while self._ending.drain_s and not pipeline.budget.wait_empty(0.05):
             pipeline.drop_waiting()
-            consumer.consume(1, 0)  # all paused: nothing new comes, and what does is not started, so not committed
+            polled(consumer, 1, 0)  # all paused: nothing new comes, and what does is not started, so not committed
             self.health.beat()
         assignment.commit(self._ending.commit_s)
         log.info("drained", unfinished=pipeline.budget.items)

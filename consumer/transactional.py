@@ -143,7 +143,7 @@ class TransactionalClient:
             except _RetriableError as error:
                 if self._clock() >= deadline:
                     raise DoubtfulError(f"no answer in time: {error}") from None
-                time.sleep(RETRY_S)
+                time.sleep(RETRY_S)  # the client says "try again" and tells of nothing that could be waited for
             else:
                 return
 

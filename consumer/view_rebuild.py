@@ -159,13 +159,13 @@ class Rebuild:
                 self._view.ask([("UNLINK", *part)])
                 removed += len(part)
                 self._progress.advance(len(part))
-                time.sleep(len(part) / self._remove_per_s)
+                time.sleep(len(part) / self._remove_per_s)  # the rate: the server has readers to serve
         return removed
 
     def _wait(self) -> None:
         until = time.monotonic() + self._grace_s
         self._progress.begin("waiting for readers of the old keys, s", round(self._grace_s))
         while (left_s := until - time.monotonic()) > 0:
-            time.sleep(min(1.0, left_s))
+            time.sleep(min(1.0, left_s))  # readers of the old keys tell nobody when they are done
             self._hold_lock()
             self._progress.advance()

@@ -190,7 +190,7 @@ class Verify:
             missing = needed - (kept.next_offsets.get(partition, 0) if kept else 0)
             if missing <= 0 or time.monotonic() >= self._wait_until:
                 return missing
-            time.sleep(ASK_AGAIN_S)
+            time.sleep(ASK_AGAIN_S)  # another process writes the view: its positions can only be asked for
 
     def _look_for_extra(self, found: Verified) -> None:
         """Whatever has a result and is not in the topic."""

@@ -22,7 +22,7 @@ from typing import Final
 import structlog
 
 from consumer.errors import FatalError, ViewError
-from consumer.kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition, make_consumer
+from consumer.kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition, make_consumer, polled
 from consumer.metrics import Metrics
 from consumer.repair import Outranked, Repairer
 from consumer.settings import Settings
@@ -135,7 +135,7 @@ class ViewWriter:
         try:
             if self._in_doubt:
                 self._resume(consumer)
-            self._apply(consumer, consumer.consume(BATCH_RECORDS, POLL_S))
+            self._apply(consumer, polled(consumer, BATCH_RECORDS, POLL_S))
             self._repair()
             self._advance()
             if time.monotonic() - self._committed >= COMMIT_S:
@@ -284,7 +284,7 @@ class ViewWriter:
             consumer.assign([])
         until = time.monotonic() + pause_s
         while not self._stopping.is_set() and (left_s := until - time.monotonic()) > 0:
-            for message in consumer.consume(1, min(left_s, POLL_S)):
+            for message in polled(consumer, 1, min(left_s, POLL_S)):
                 if (error := message.error()) is not None:
                     _refuse_fatal(error)
 

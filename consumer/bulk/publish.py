@@ -105,7 +105,7 @@ class Publisher:
                 self._keep()
             while self._lease.unfinished:
                 self._refuse()
-                time.sleep(IDLE_S)
+                time.sleep(IDLE_S)  # acknowledgements come in another thread; a death is looked for meanwhile
             self._refuse()
         finally:
             self._abandoned.set()
@@ -139,7 +139,7 @@ class Publisher:
             return
         while not self._pace.allowed(1) or self._lease.unfinished > IN_FLIGHT:
             self._refuse()
-            time.sleep(IDLE_S)
+            time.sleep(IDLE_S)  # the pace is asked for again; a death is looked for meanwhile
         self._pace.spend(1)
         record = record_of(row, self._settings.topics.output, self._categorized_at)
         if guard(record):

@@ -240,7 +240,7 @@ class PhotoFetcher:
                     raise RefusedAddressError(f"the egress proxy refuses {target.origin}") from None
                 slot.failed()
                 raise
-            except Exception:  # judged by `fetch`; here it only counts against the host
+            except Exception:  # whatever it was, `fetch` judges it; here it only counts against the host, and goes on
                 slot.failed()
                 raise
         return answer

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -93,7 +94,7 @@ def log_tail(log: Path, lines: int = LOG_TAIL_LINES) -> str:
     return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
 
 
-class LocalServer:
+class LocalServer(ABC):
     """A server on 127.0.0.1 with its data in a temporary folder: a context manager that is ready when entered.
 
     `stop()` and `start()` in between keep port and data folder: that is how tests take a server away for a while.
@@ -116,15 +117,16 @@ class LocalServer:
         self.port = port or 0
 
     # What a kind of server says of itself.
-    def _prepare(self) -> None:
+    def _prepare(self) -> None:  # noqa: B027 (most kinds have nothing to do)
         """Write configuration and format storage, before every start."""
 
+    @abstractmethod
     def _command(self) -> list[str]:
-        raise NotImplementedError
+        """What to run, for every start."""
 
+    @abstractmethod
     def _ask(self) -> None:
         """Ask the server something with a real client; raises one of `_not_yet` while it is not ready."""
-        raise NotImplementedError
 
     _not_yet: tuple[type[Exception], ...] = (OSError,)
 

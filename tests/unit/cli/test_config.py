@@ -1,6 +1,8 @@
 """`mmcat config show`: values with origins, secrets hidden, wrong settings named."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -56,3 +58,16 @@ def test_only_the_service_needs_the_name_that_exactly_once_rests_on(
     assert main(["config", "show"]) == 0
     assert main(["consume"]) == 1
     assert "needs kafka.instance_id" in capsys.readouterr().err
+
+
+def test_a_signal_while_the_model_loads_ends_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    def loads(_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()
+
+    monkeypatch.setattr("mmcat.cli.consume.load_model", loads)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as process 1 of a container has it
+    try:
+        assert main(["consume"]) == 128 + signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

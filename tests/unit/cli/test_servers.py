@@ -103,6 +103,9 @@ class _Mute(LocalServer):
     def _command(self) -> list[str]:
         return [sys.executable, "-c", "import time; print('here I am', flush=True); time.sleep(60)"]
 
+    def _ask(self) -> None:
+        raise AssertionError("nothing listens, so nothing can be asked")
+
 
 def test_a_server_without_answer_is_given_up_at_the_deadline(tmp_path: Path) -> None:
     with pytest.raises(ServerError, match=r"(?s)no answer within 1 s.*here I am"):
