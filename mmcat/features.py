@@ -66,7 +66,7 @@ class Features:
 
 
 def fingerprints(bundle: LoadedBundle, engine: str, precision: str) -> dict[str, bytes]:
-    """What decides the vectors of "text" and "image", as far as the model reads them; blocks for half a second per 500 MB.
+    """What decides the vectors of "text" and "image", as far as the model reads them; blocks for 1.2 s per GB.
 
     Args:
         engine, precision: names of what computes them.
