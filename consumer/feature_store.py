@@ -21,7 +21,18 @@ from consumer.errors import ConfigError, ConsumerError
 
 FILE: Final = "features.sqlite"
 PAGE_BYTES: Final = 4096
-PAYLOAD_BYTES: Final = 4000  # of a page, at least; a value of any size takes a page more, and its key a place in two
+PAYLOAD_BYTES: Final = 4000  # of a page, at least
+ENTRY_PAGES: Final = (
+    6  # what a value of any size may take beside that: its last page, a place in a table and two indices
+)
+TABLES: Final = (
+    "CREATE TABLE IF NOT EXISTS kept (id INTEGER PRIMARY KEY, used INTEGER NOT NULL, key BLOB NOT NULL UNIQUE)",
+    "CREATE INDEX IF NOT EXISTS kept_used ON kept (used)",
+    "CREATE TABLE IF NOT EXISTS vectors (id INTEGER PRIMARY KEY, value BLOB NOT NULL)",
+)
+"""Two, because SQLite may write a row anew, however long, where a number in it becomes longer."""
+OLDEST: Final = "id = (SELECT id FROM kept ORDER BY used LIMIT 1)"
+FIND: Final = "SELECT id, value FROM kept JOIN vectors USING (id) WHERE key = ?"
 WAL_BYTES: Final = 4 * 2**20
 BROKEN: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
@@ -84,7 +95,7 @@ class DiskStore:
     def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """See `ByteStore.get`."""
         with self._asked() as database:
-            rows = [database.execute("SELECT id, value FROM kept WHERE key = ?", (key,)).fetchone() for key in keys]
+            rows = [database.execute(FIND, (key,)).fetchone() for key in keys]
             found = [row[0] for row in rows if row is not None]
             if found:
                 with _transaction(database):
@@ -99,12 +110,13 @@ class DiskStore:
         with self._asked() as database, _transaction(database):
             now = _latest(database)
             for place, (key, value) in enumerate(items.items(), 1):
-                pages = len(value) // PAYLOAD_BYTES + 4
-                while (over := self._used(database) + pages > self._pages) and _evict_one(database):
+                _forget(database, "key = ?", (key,))
+                pages = len(value) // PAYLOAD_BYTES + ENTRY_PAGES
+                while (over := self._used(database) + pages > self._pages) and _forget(database, OLDEST):
                     evicted += 1
                 if not over:
-                    row = (now + place, key, value)
-                    database.execute("INSERT OR REPLACE INTO kept (used, key, value) VALUES (?, ?, ?)", row)
+                    made = database.execute("INSERT INTO kept (used, key) VALUES (?, ?)", (now + place, key))
+                    database.execute("INSERT INTO vectors (id, value) VALUES (?, ?)", (made.lastrowid, value))
         return evicted
 
     def used_bytes(self) -> int:
@@ -136,9 +148,7 @@ class DiskStore:
             "PRAGMA journal_mode = WAL",
             "PRAGMA synchronous = NORMAL",
             f"PRAGMA journal_size_limit = {WAL_BYTES}",
-            "CREATE TABLE IF NOT EXISTS kept (id INTEGER PRIMARY KEY, used INTEGER NOT NULL, key BLOB NOT NULL UNIQUE,"
-            " value BLOB NOT NULL)",
-            "CREATE INDEX IF NOT EXISTS kept_used ON kept (used)",
+            *TABLES,
         ):
             self._database.execute(statement)
         return self._database
@@ -234,7 +244,10 @@ def _latest(database: sqlite3.Connection) -> int:
     return int(database.execute("SELECT max(used) FROM kept").fetchone()[0] or 0)
 
 
-def _evict_one(database: sqlite3.Connection) -> bool:
-    """Throw away what was not used for longest; False where nothing is left."""
-    done = database.execute("DELETE FROM kept WHERE id = (SELECT id FROM kept ORDER BY used LIMIT 1)")
-    return done.rowcount > 0
+def _forget(database: sqlite3.Connection, which: str, given: tuple[bytes, ...] = ()) -> bool:
+    """Throw one away; False where there is none of that kind."""
+    found = database.execute(f"SELECT id FROM kept WHERE {which}", given).fetchone()  # noqa: S608 - our own words
+    if found is not None:
+        database.execute("DELETE FROM vectors WHERE id = ?", found)
+        database.execute("DELETE FROM kept WHERE id = ?", found)
+    return found is not None

@@ -8,6 +8,7 @@ one that needs what only Apache Kafka does takes `apache_kafka` and skips, with 
 import os
 import shutil
 import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,9 +29,17 @@ PARTITIONS = 3
 """Of the topics of one test: enough for order to matter between and within partitions."""
 
 
+def _to_stderr(*_: object) -> structlog.PrintLogger:
+    return structlog.PrintLogger(sys.stderr)
+
+
 @pytest.fixture(autouse=True)
 def _log_as_it_was() -> Iterator[None]:
-    """A command sets the log up for a process of its own: the next test has it as it was."""
+    """A command sets the log up for a process of its own: the next test has it as it was.
+
+    To stderr: a client of a broker that is gone may have something to say while another test reads an answer.
+    """
+    structlog.configure(logger_factory=_to_stderr)
     yield
     structlog.reset_defaults()
 

@@ -13,7 +13,7 @@ from tests.chaos.mutations import MUTATIONS
 from tests.chaos.oracle import Verdict
 from tests.chaos.photos import late_and_never
 from tests.chaos.site import Site
-from tests.chaos.trial import DRAIN_S, Member, Trial
+from tests.chaos.trial import DRAIN_S, Trial
 from tests.support.waiting import eventually
 from training.shop.photo_host import Fault
 
@@ -54,11 +54,11 @@ def _give_partitions_up(trial: Trial) -> Verdict:
 
 
 def _stall_and_come_back(trial: Trial) -> Verdict:
-    """A member is stopped for longer than its session; another one does all of its work."""
-    stalled = trial.service("a", MMCAT_TEST_MODEL_MS="300")
+    """A slow member is stopped for longer than its session with much unfinished; another one does all of its work."""
+    stalled = trial.service("a", MMCAT_TEST_MODEL_MS="1000", MMCAT_BATCH__MAX_LISTINGS="2")
     trial.service("b", MMCAT_TEST_MUTATION="").wait_ready()
     stalled.wait_ready()
-    while not _has_work(stalled):  # ready is also who holds no partition yet
+    while not _has_work(trial):  # ready is also who holds no partition yet
         trial.send(LISTINGS)
     stalled.stall()
     trial.settle()
@@ -106,10 +106,10 @@ def _ask_an_empty_view(trial: Trial) -> Verdict:
     return trial.reckon(replay=False)
 
 
-def _has_work(service: Member) -> bool:
-    """Whether it soon has some in flight that takes it a while."""
+def _has_work(trial: Trial) -> bool:
+    """Whether the first member soon has more in flight than photos that are late can be."""
     try:
-        eventually(lambda: (service.metric("mmcat_queue_listings", queue="in_flight") or 0) > 4, "work", 2.0)
+        eventually(lambda: trial.in_flight() > LISTINGS // 4, "work", 2.0)
     except AssertionError:
         return False
     return True

@@ -250,7 +250,7 @@ def test_a_store_that_fails_is_left_alone_for_a_while_and_told_of_once(
     assert cache.get("title", [key(1)]) == [b"one"]
     assert count(metrics, "title", "away") == 5
     assert metrics.registry.get_sample_value("mmcat_feature_cache_failures_total") == 2
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert (said.count("feature_cache_away"), said.count("feature_cache_back")) == (1, 1)
 
 

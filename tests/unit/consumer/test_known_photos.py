@@ -212,7 +212,7 @@ def test_where_the_vectors_are_gone_the_photo_is_fetched_without_condition(
         first = cold.answers(*EVENTS)
         database = sqlite3.connect(tmp_path / FILE)
         with database:
-            gone = database.execute("DELETE FROM kept WHERE length(value) > 1000").rowcount
+            gone = database.execute("DELETE FROM vectors WHERE length(value) > 1000").rowcount
         database.close()
         assert gone == 2
         again = cold.answers(*EVENTS)
