@@ -3,6 +3,7 @@
 Runs in the poll thread only (librdkafka calls it from within `consume`). Between the Kafka consumer and offsets.py.
 """
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -63,21 +64,13 @@ class Assignment:
     ) -> None:
         self._leaving = False
         self._offsets = Offsets()
-        self.consumer = self._consumer = make_consumer(
-            settings.kafka,
-            group_id=settings.kafka.group_id,
-            protocol=settings.kafka.group_protocol,
-            extra={"on_commit": self._said, "enable.partition.eof": True},
-            on_error=on_error,
-        )
-        self._at_least_once = OffsetCommits(self._consumer, self._offsets, self.moved, lambda: self._leaving)
-        self._commits: Commits = transactions or self._at_least_once
-        self._settings = settings
+        self._settings, self._transactions, self._on_error = settings, transactions, on_error
+        self._connect()
         self._metrics, self._health, self._budget, self._guard = metrics, health, budget, guard
         self.positions: dict[Partition, int] = {}
         """Next offset of each partition that nothing holds up, as the last `show_lag` saw it; -1: nothing was read."""
         self._read_to: dict[Partition, int] = {}  # where the client came to the end, also with no record read
-        self._ending, self._on_error, self._clock = ending, on_error, clock
+        self._ending, self._clock = ending, clock
         self._stopped: set[Partition] = set()  # their committed offset is gone: a person decides
         self._resting: dict[Partition, tuple[float, int]] = {}  # paused until then, to be read on from there
         self._behind: dict[Partition, int] = {}  # sought back to here; nothing past it is committed yet
@@ -88,6 +81,33 @@ class Assignment:
         self._retries_paused = False
         self._member_id: str | None = None
         self.metadata: object = None  # of the group, for transactions; as of the last look
+
+    def _connect(self) -> None:
+        """Make the client, and under at-least-once what commits by it."""
+        kafka = self._settings.kafka
+
+        def told(error: KafkaError) -> None:
+            if client is self.consumer:
+                self._on_error(error)
+
+        client = make_consumer(
+            kafka,
+            group_id=kafka.group_id,
+            protocol=kafka.group_protocol,
+            extra={"on_commit": self._said, "enable.partition.eof": True},
+            on_error=told,
+        )
+        self.consumer = self._consumer = client
+        self._at_least_once = OffsetCommits(client, self._offsets, self.moved, lambda: self._leaving)
+        self._commits: Commits = self._transactions or self._at_least_once
+
+    def join_again(self) -> None:
+        """Give all up without a word to the group, and join it by a new client: the old one is fenced, and no use."""
+        self._forget(self._held)
+        threading.Thread(target=self._consumer.close, name="close", daemon=True).start()
+        self._connect()
+        self.subscribe()
+        log.warning("joined_again")
 
     def subscribe(self) -> None:
         """Join the group, for the input and the delay topics; assignments come while polling."""
@@ -198,15 +218,19 @@ class Assignment:
         """Note what the client says of our membership: while it is polled it answers no other thread."""
         self.metadata = self._consumer.consumer_group_metadata()
 
-    def replaced(self) -> bool:
-        """Ask whether the group has another member with our instance id; False where the broker does not say."""
+    def replaced(self) -> bool | None:
+        """Ask whether the group has another member with our instance id; None where the broker does not say.
+
+        That may be a shadow of our own: a client that does not hear that it has joined, as its broker goes away, joins
+        again and is fenced (librdkafka's issue 3437). A shadow is gone when its session has ended.
+        """
         kafka = self._settings.kafka
         admin = make_admin(kafka)
         try:
             asked = admin.describe_consumer_groups([kafka.group_id], request_timeout=ASK_S)
             members = asked[kafka.group_id].result(ASK_S).members
         except (KafkaException, TimeoutError):
-            return False
+            return None
         mine = self._member_id
         return any(one.group_instance_id == kafka.instance_id and one.member_id != mine for one in members)
 
@@ -273,6 +297,8 @@ class Assignment:
 
         A service that is to end starts none: under no lease, what comes of them is dropped.
         """
+        if consumer is not self.consumer:
+            return  # a client that was fenced, being closed
         self._look()
         self._member_id = self._consumer.memberid()
         self.positions = {}
@@ -310,6 +336,8 @@ class Assignment:
 
         Retries are not waited for: with the view away they would hold up everybody.
         """
+        if consumer is not self.consumer:
+            return
         self._look()
         self.positions = {}
         given = [(one.topic, one.partition) for one in partitions]
@@ -328,6 +356,8 @@ class Assignment:
 
         If that is another process of our instance id, we must not join again: it would be fenced in its turn.
         """
+        if consumer is not self.consumer:
+            return
         self._offsets.end((one.topic, one.partition) for one in partitions)
         if self._settings.kafka.instance_id is not None and self.replaced():
             with suppress(KafkaException):  # a client that was told already joins no more, and says so
@@ -337,17 +367,22 @@ class Assignment:
         log.warning("lost", partitions=[one.partition for one in partitions])
 
     def _give_up(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        for one in partitions:
-            partition = (one.topic, one.partition)
+        self._forget((one.topic, one.partition) for one in partitions)
+        consumer.incremental_unassign(partitions)
+
+    def _forget(self, partitions: Iterable[Partition]) -> None:
+        """Nothing of these is ours any more."""
+        given = list(partitions)
+        self._offsets.end(given)
+        for partition in given:
             self._stopped.discard(partition)
             self._resting.pop(partition, None)
             self._behind.pop(partition, None)
             self._read_to.pop(partition, None)
             self._guard.forget(partition)
             with suppress(KeyError):  # no lag was shown yet
-                self._metrics.lag.remove(one.topic, str(one.partition), self._role(one.topic))
+                self._metrics.lag.remove(partition[0], str(partition[1]), self._role(partition[0]))
         self._show_held_up()
-        consumer.incremental_unassign(partitions)
 
     # lag ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 

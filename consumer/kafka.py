@@ -48,6 +48,7 @@ __all__ = [
     "TopicPartition",
     "ends",
     "entry_refused",
+    "fenced",
     "make_admin",
     "make_consumer",
     "make_producer",
@@ -258,6 +259,11 @@ def ends(error: KafkaError) -> bool:
     TLS that fails is no such thing: so does the handshake with a broker that is just being stopped.
     """
     return error.fatal() or error.code() in _FATAL_CODES or (refused(error) and error.code() != KafkaError._SSL)
+
+
+def fenced(error: KafkaError) -> bool:
+    """Whether another member has joined the group under our instance id."""
+    return error.code() == KafkaError.FENCED_INSTANCE_ID or "Static consumer fenced" in error.str()  # as _FATAL says it
 
 
 def polled(consumer: Consumer, count: int, timeout_s: float) -> list[Message]:

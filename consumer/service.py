@@ -24,7 +24,6 @@ from consumer.guard import Guard
 from consumer.health import Health, HealthServer
 from consumer.intake import incoming
 from consumer.kafka import (
-    Consumer,
     KafkaError,
     KafkaException,
     Message,
@@ -32,6 +31,7 @@ from consumer.kafka import (
     TopicPartition,
     ends,
     entry_refused,
+    fenced,
     make_admin,
     make_producer,
     make_transactional_producer,
@@ -63,6 +63,11 @@ SURE_S: Final = 5.0  # a broker that has just started answers before it knows it
 ASK_AGAIN_S: Final = 0.5
 START_S: Final = 5.0  # for one question to a broker that may be away
 WATCH_S: Final = 1.0
+DEFAULT_SESSION_MS: Final = 45_000  # the client's, and in the newer protocol the broker's
+REPLACED: Final = (
+    "another process has joined the group under our kafka.instance_id: "
+    "stop one of the two, or give each instance a kafka.instance_id of its own"
+)
 
 
 class Service:
@@ -85,6 +90,8 @@ class Service:
         self._failed: deque[Lease] = deque()
         self._fatal: BaseException | None = None
         self._broker_down = threading.Event()
+        self._fenced = threading.Event()
+        self._sure_at = float("inf")  # from when on it is sure that another process has fenced us
         self._guard = Guard(settings.guard)
 
     def stop(self) -> None:
@@ -200,7 +207,6 @@ class Service:
             on_error=self._client_error,
             transactions=transactions,
         )
-        consumer = assignment.consumer
         share = RetryShare(settings.retry.share, min(settings.photo.concurrency, settings.limits.in_flight_listings))
         retries = RetryIntake(self._delays, assignment, share, self.metrics)
         view = ViewWriter(settings, self.metrics) if settings.view.enabled else None
@@ -217,9 +223,9 @@ class Service:
         watch.start()
         try:
             assignment.subscribe()
-            self._loop(consumer, pipeline, assignment, retries)
+            self._loop(pipeline, assignment, retries)
             self._ending.say()
-            self._drain(consumer, pipeline, assignment)
+            self._drain(pipeline, assignment)
         except Exception as error:  # whatever ends the loop: only a new process goes on from what is committed
             log.exception("loop_died")
             self._died(error)
@@ -253,21 +259,54 @@ class Service:
         interval_s = self.settings.commit_interval_s
         return Transactions(client, transactional_id(kafka), interval_s, self.health, on_death=self._died)
 
-    def _loop(self, consumer: Consumer, pipeline: Pipeline, assignment: Assignment, retries: RetryIntake) -> None:
+    def _loop(self, pipeline: Pipeline, assignment: Assignment, retries: RetryIntake) -> None:
         commit_at = time.monotonic() + self.settings.commit_interval_s
         while not self._ending.told:
+            self.health.beat()
+            if self._fenced.is_set() and not self._joined_again(assignment):
+                continue
             while self._failed:
                 assignment.seek_back(self._failed.popleft())
             assignment.pause_or_resume()
             count = min(POLL_RECORDS, max(1, pipeline.budget.room))
-            self._take(polled(consumer, count, POLL_S), pipeline, assignment, retries)
+            self._take(self._polled(assignment, count, POLL_S), pipeline, assignment, retries)
             pipeline.submit(retries.let_through(0 if pipeline.budget.full() else pipeline.budget.room))
-            self.health.beat()
             if time.monotonic() >= commit_at:
                 assignment.commit()
                 assignment.show_lag()
                 retries.show_overdue()
                 commit_at = time.monotonic() + self.settings.commit_interval_s
+
+    def _polled(self, assignment: Assignment, count: int, timeout_s: float) -> Sequence[Message]:
+        try:
+            return polled(assignment.consumer, count, timeout_s)
+        except KafkaException as error:
+            if not fenced(error.args[0]):
+                raise
+            self._fenced.set()
+            return []
+
+    def _joined_again(self, assignment: Assignment) -> bool:
+        """We are fenced: by another process, if it is still there when a shadow's session would have ended.
+
+        Then this one ends; else it joins anew.
+        """
+        self.health.set("assignment", "fenced: a member with our kafka.instance_id is in the group")
+        replaced = assignment.replaced()
+        if replaced is False:
+            self._fenced.clear()
+            self._sure_at = float("inf")
+            assignment.join_again()
+            return True
+        self._sure_at = min(self._sure_at, time.monotonic() + self._session_s()) if replaced else float("inf")
+        if time.monotonic() >= self._sure_at:
+            self._died(FatalError(REPLACED))
+        self._ending.wait(ASK_AGAIN_S)
+        return False
+
+    def _session_s(self) -> float:
+        """How long the group keeps a member that is gone, and a little more."""
+        return SURE_S + int(self.settings.kafka.properties().get("session.timeout.ms", DEFAULT_SESSION_MS)) / 1000
 
     def _take(
         self, messages: Sequence[Message], pipeline: Pipeline, assignment: Assignment, retries: RetryIntake
@@ -286,12 +325,14 @@ class Service:
         retries.live(len(records))
         pipeline.submit(records)
 
-    def _drain(self, consumer: Consumer, pipeline: Pipeline, assignment: Assignment) -> None:
+    def _drain(self, pipeline: Pipeline, assignment: Assignment) -> None:
         """Finish what is in flight, while there is time; polling goes on so that the group keeps us; commit."""
         assignment.pause_all()
         while self._ending.drain_s and not pipeline.budget.wait_empty(0.05):
             pipeline.drop_waiting()
-            polled(consumer, 1, 0)  # all paused: nothing new comes, and what does is not started, so not committed
+            self._polled(
+                assignment, 1, 0
+            )  # all paused: nothing new comes, and what does is not started, so not committed
             self.health.beat()
         assignment.commit(self._ending.commit_s)
         log.info("drained", unfinished=pipeline.budget.items)
@@ -305,17 +346,23 @@ class Service:
         elif code == KafkaError._PARTITION_EOF:
             assignment.at_end((message.topic() or "", message.partition() or 0), message.offset() or 0)
         elif ends(error):
-            self._died(FatalError(_said(error)))
+            self._cannot_go_on(error)
         else:
             log.warning("poll_error", code=error.name(), detail=error.str())
 
     def _client_error(self, error: KafkaError) -> None:
         """From a client's own thread of events: fatal ends the process, unreachable makes it not ready."""
         if ends(error):
-            self._died(FatalError(_said(error)))
+            self._cannot_go_on(error)
         elif error.code() == KafkaError._ALL_BROKERS_DOWN:
             self.health.set("broker", "no broker can be reached")
             self._broker_down.set()
+
+    def _cannot_go_on(self, error: KafkaError) -> None:
+        if fenced(error):
+            self._fenced.set()
+        else:
+            self._died(FatalError(f"Kafka: {error.str()} ({error.name()})"))
 
     def _died(self, error: BaseException) -> None:
         """A thread ended, or a client can do nothing any more: the loop ends, the process with it."""
@@ -370,12 +417,3 @@ class Service:
                 with suppress(KafkaException, TimeoutError):
                     ends[where.topic, where.partition] = answer.result(2 * START_S).offset
         return ends
-
-
-def _said(error: KafkaError) -> str:
-    if error.code() == KafkaError.FENCED_INSTANCE_ID or "Static consumer fenced" in error.str():  # as _FATAL says it
-        return (
-            "another process has joined the group under our kafka.instance_id: "
-            "stop one of the two, or give each instance a kafka.instance_id of its own"
-        )
-    return f"Kafka: {error.str()} ({error.name()})"

@@ -42,8 +42,8 @@ class Group(Protocol):
     metadata: object
     """As of the last poll: with an older generation than the group's the broker refuses a commit."""
 
-    def replaced(self) -> bool:
-        """Ask the broker whether another member has our instance id; False where it does not say."""
+    def replaced(self) -> bool | None:
+        """Ask the broker whether another process is a member by our instance id; None where it does not say."""
         ...
 
     def moved(self, partition: Partition, offset: int) -> None:

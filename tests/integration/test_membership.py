@@ -6,15 +6,16 @@ from typing import cast
 import pytest
 
 from tests.integration.conftest import Bench, MakeBench
-from tests.support.broker import TopicNames
+from tests.support.broker import TopicNames, reader
 from tests.support.listings import Mix, events
 from tests.support.outcomes import check_outcomes, drained, read_stream
 from tests.support.service import ServiceProcess
+from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
-STATIC = {"MMCAT_VIEW__ENABLED": "false", "MMCAT_KAFKA__SESSION_TIMEOUT_MS": "40000"}
-"""A session longer than any restart takes here."""
+STATIC = {"MMCAT_VIEW__ENABLED": "false", "MMCAT_KAFKA__SESSION_TIMEOUT_MS": "9000"}
+"""A session longer than a restart takes here; so long a fenced member waits before it ends."""
 
 
 def _held(service: ServiceProcess) -> list[dict[str, object]]:
@@ -65,4 +66,30 @@ def test_an_instance_that_comes_back_finds_its_partitions_and_a_second_of_its_na
         assert stays.service.terminate() == 0
     said = returns.service.log.read_text(encoding="utf-8")
     assert "another process has joined the group under our kafka.instance_id: stop one of the two" in said
+    check_outcomes(read_stream(apache_kafka, topics, events(mix)), topics, exactly_once=True)
+
+
+@pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
+def test_an_instance_that_was_fenced_by_its_own_shadow_joins_again(
+    delivery: str, apache_kafka: str, topics: TopicNames, make_bench: MakeBench
+) -> None:
+    """As librdkafka leaves one where its broker goes away before it says that we joined: a client of the test joins
+    under our name and is never heard of again."""
+    settings = {"MMCAT_KAFKA__SESSION_TIMEOUT_MS": "6000", "MMCAT_KAFKA__INSTANCE_ID": "alone"}
+    bench = make_bench(apache_kafka, topics, stub=True, **settings, MMCAT_DELIVERY=delivery)
+    mix, given = Mix(60, seed=32), list[object]()
+    with bench.service:
+        bench.service.wait_ready()
+        shadow: dict[str, str | int] = {
+            "group.id": bench.group,
+            "group.instance.id": "alone",
+            "session.timeout.ms": 6_000,
+        }
+        with reader(apache_kafka, **shadow, **{"partition.assignment.strategy": "cooperative-sticky"}) as itself:
+            itself.subscribe([topics.input], on_assign=lambda _, partitions: given.extend(partitions))
+            eventually(lambda: itself.poll(0.05) is not None or given, "it joins in our place")
+        bench.send_and_wait(mix)
+        bench.service.until(lambda: drained(apache_kafka, topics, bench.group), "all is committed")
+        assert bench.service.terminate() == 0
+    assert "joined_again" in bench.service.log.read_text(encoding="utf-8")
     check_outcomes(read_stream(apache_kafka, topics, events(mix)), topics, exactly_once=True)
