@@ -39,7 +39,13 @@ COMMIT_S: Final = 5.0
 BACKOFF_S: Final = (0.1, 5.0)  # first and longest wait for what is away; doubles, and half of it is random
 # The whole assignment is given anew after each doubt, which cooperative assignors and KIP-848 do not allow. A short
 # stop of the view at a rebalance costs nothing.
-GROUP: Final = {"partition.assignment.strategy": "range", "group.protocol": "classic", "enable.partition.eof": True}
+# The queue: after the view was emptied the client fetches ahead all that it may. With 24 MiB that took 60 MB for good.
+GROUP: Final = {
+    "partition.assignment.strategy": "range",
+    "group.protocol": "classic",
+    "enable.partition.eof": True,
+    "queued.max.messages.kbytes": 4 * 1024,
+}
 
 
 class ViewWriter:
