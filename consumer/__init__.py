@@ -5,6 +5,7 @@ kafka.py         the only file that imports the Kafka client
 broker_checks.py  what is asked of the broker before anything starts
 service.py       the poll loop: seek back, pause, poll, submit, commit, drain
 assignment.py    the partitions held now: where they start, what is committed, how they are given up
+group_look.py    who is in the group, asked by a process of its own
 guard.py         holds a partition back that brings mostly dead letters (pure)
 watchdog.py      finds a partition gone silent (pure)
 lag_watch.py     asks where partitions end, for the watchdog

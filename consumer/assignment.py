@@ -14,6 +14,7 @@ import structlog
 from consumer.budget import Budget
 from consumer.commits import Commits, OffsetCommits
 from consumer.ending import Ending
+from consumer.group_look import look
 from consumer.guard import Guard
 from consumer.health import Health
 from consumer.kafka import (
@@ -22,7 +23,7 @@ from consumer.kafka import (
     KafkaError,
     KafkaException,
     TopicPartition,
-    make_admin,
+    admin_properties,
     make_consumer,
 )
 from consumer.metrics import Metrics
@@ -225,14 +226,10 @@ class Assignment:
         again and is fenced (librdkafka's issue 3437). A shadow is gone when its session has ended.
         """
         kafka = self._settings.kafka
-        admin = make_admin(kafka)
-        try:
-            asked = admin.describe_consumer_groups([kafka.group_id], request_timeout=ASK_S)
-            members = asked[kafka.group_id].result(ASK_S).members
-        except (KafkaException, TimeoutError):
+        members = look(admin_properties(kafka), kafka.group_id, ASK_S)
+        if members is None:
             return None
-        mine = self._member_id
-        return any(one.group_instance_id == kafka.instance_id and one.member_id != mine for one in members)
+        return any(one.instance_id == kafka.instance_id and one.member_id != self._member_id for one in members)
 
     def moved(self, partition: Partition, offset: int) -> None:
         """So far is committed."""

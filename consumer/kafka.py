@@ -46,6 +46,7 @@ __all__ = [
     "Producer",
     "TopicCollection",
     "TopicPartition",
+    "admin_properties",
     "ends",
     "entry_refused",
     "fenced",
@@ -230,9 +231,13 @@ class Admin(AdminClient):
 
 def make_admin(settings: KafkaSettings) -> Admin:
     """An admin client; keep it until its futures have answered (a collected one destroys them)."""
-    wanted = {**_passed(settings, _CONSUMER_ONLY + _PRODUCER_ONLY), "bootstrap.servers": settings.bootstrap_servers}
-    admin: Admin = _made(Admin, wanted, None)
+    admin: Admin = _made(Admin, admin_properties(settings), None)
     return admin
+
+
+def admin_properties(settings: KafkaSettings) -> dict[str, str]:
+    """What an admin client of librdkafka is told, secrets too."""
+    return {**_passed(settings, _CONSUMER_ONLY + _PRODUCER_ONLY), "bootstrap.servers": settings.bootstrap_servers}
 
 
 def refused(error: KafkaError) -> bool:

@@ -33,6 +33,8 @@ from tests.support.tiny import make_tiny_bundle
 
 FILE: Final = Path("docs/reliability-trials.jsonl")
 """Kept with the source, so that whoever comes next goes on."""
+SITE_TRIALS: Final = 60
+"""A broker of 256 MB is full of topics after two hundred."""
 TRIES: Final = 2
 """A row may miss its point this many times as often as it is to strike."""
 
@@ -72,6 +74,7 @@ class Matrix:
         self._commit = _commit()
         self._stack = ExitStack()
         self._site: tuple[int, Site] | None = None
+        self._held = 0  # trials on this site
 
     def __enter__(self) -> "Matrix":
         return self
@@ -123,8 +126,10 @@ class Matrix:
         )
 
     def _on_site(self, brokers: int) -> Site:
-        if self._site is None or self._site[0] != brokers:
+        self._held += 1
+        if self._site is None or self._site[0] != brokers or self._held > SITE_TRIALS:
             self._stack.close()
+            self._held = 1
             site = self._stack.enter_context(open_site(self._logs / f"servers-{brokers}", brokers=brokers))
             self._site = (brokers, site)
         return self._site[1]
