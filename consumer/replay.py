@@ -23,6 +23,7 @@ import structlog
 from consumer.delivery import Delivery
 from consumer.errors import FatalError
 from consumer.fetch import PhotoFetcher
+from consumer.held_order import HeldOrder
 from consumer.kafka import KafkaException, TopicPartition, make_producer
 from consumer.metrics import Metrics
 from consumer.offsets import Lease, Offsets
@@ -148,6 +149,7 @@ class Replay:
             on_failed=self._failed.append,
             on_death=self._died,
             outranked=None if self._plan.as_of else self._guard,
+            held_order=self._held_order(),
             attempt=1,
         )
         self._reader = RangeReader(self._consumer, self._plan.topic, self._spans)
@@ -159,6 +161,11 @@ class Replay:
             return self._read()
         finally:
             self._end()
+
+    def _held_order(self) -> HeldOrder | None:
+        """Says which order deletions without a version take; as-of replays ask nobody, and have dead letters."""
+        by_version = self._settings.order_by == "version" and not self._plan.as_of
+        return HeldOrder(self._settings, self._died) if by_version else None
 
     def _make_sink(self) -> Sink:
         if self._compare is not None:

@@ -22,14 +22,14 @@ from consumer.errors import ConfigError, FatalError, ViewError
 from consumer.fetch import PhotoFetcher
 from consumer.guard import Guard
 from consumer.health import Health, HealthServer
+from consumer.held_order import HeldOrder
 from consumer.intake import incoming
 from consumer.kafka import (
     Consumer,
     KafkaError,
     KafkaException,
     Message,
-    OffsetSpec,
-    TopicPartition,
+    end_offsets,
     ends,
     entry_refused,
     make_admin,
@@ -41,7 +41,7 @@ from consumer.kafka import (
 )
 from consumer.lag_watch import LagWatch
 from consumer.metrics import Metrics
-from consumer.offsets import Lease, Partition
+from consumer.offsets import Lease
 from consumer.pipeline import Fetcher, Pipeline
 from consumer.retries import Delays
 from consumer.retry_intake import RetryIntake
@@ -188,6 +188,7 @@ class Service:
             on_death=self._died,
             on_outcome=self._outcome,
             late=late,
+            held_order=HeldOrder(settings, self._died) if settings.order_by == "version" else None,
             reuse=True,
         )
         assignment = Assignment(
@@ -358,18 +359,7 @@ class Service:
                 self._died(view.error)
             self.health.set("view", f"the view is stopped: {view.error}" if view.error is not None else None)
         if resting := assignment.resting_retries:
-            assignment.ends = self._ends(resting)
-
-    def _ends(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
-        """The offset after the last record of each; without those that the broker does not tell. Blocks."""
-        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # the client has no types for it
-        asked = {TopicPartition(*one): latest for one in partitions}
-        ends: dict[Partition, int] = {}
-        with suppress(KafkaException):
-            for where, answer in self._admin.list_offsets(asked, request_timeout=START_S).items():
-                with suppress(KafkaException, TimeoutError):
-                    ends[where.topic, where.partition] = answer.result(2 * START_S).offset
-        return ends
+            assignment.ends = end_offsets(self._admin, resting, START_S)
 
 
 def _said(error: KafkaError) -> str:
