@@ -22,7 +22,7 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, ClusterMetadata, ConfigResource, NewTopic, OffsetSpec
+from confluent_kafka.admin import AclOperation, AdminClient, ClusterMetadata, ConfigResource, NewTopic, OffsetSpec
 
 from consumer.errors import ConfigError
 from consumer.settings import KafkaSettings
@@ -56,6 +56,7 @@ __all__ = [
     "refused",
     "topic_identity",
     "transactional_id",
+    "unwritable",
 ]
 
 log = structlog.get_logger("mmcat.kafka")
@@ -308,6 +309,26 @@ def end_offsets(
         for where, answer in answers.items():
             with suppress(KafkaException, TimeoutError):
                 found[where.topic, where.partition] = int(answer.result(2 * timeout_s).offset)
+    return found
+
+
+def unwritable(admin: AdminClient, topics: Iterable[str], timeout_s: float) -> set[str]:
+    """Those topics that the broker does not let us write; none where it does not say. Blocks for its answer."""
+    found = set()
+    asked = TopicCollection(list(topics))
+    for name, answer in admin.describe_topics(
+        asked, include_authorized_operations=True, request_timeout=timeout_s
+    ).items():
+        try:
+            allowed = answer.result(2 * timeout_s).authorized_operations
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                found.add(name)
+        except TimeoutError:
+            continue
+        else:
+            if allowed and AclOperation.WRITE not in allowed:
+                found.add(name)
     return found
 
 

@@ -31,7 +31,8 @@ from consumer.dead_letters import dead_letter
 from consumer.delivery import Outcomes
 from consumer.events import Code, Deletion, Event, Refusal, parse
 from consumer.feature_cache import FeatureCache
-from consumer.fetch import Fetched, Validators
+from consumer.fetch import Fetched, LargeBodies, Validators
+from consumer.fetch.bodies import SMALL_BYTES
 from consumer.held_order import HeldOrder, Unknown
 from consumer.known_photos import Known, KnownPhotos
 from consumer.metrics import Metrics
@@ -61,8 +62,9 @@ from mmcat.listing import ImageStatus, Listing, PhotoVectors, Prepared, Result
 
 log = structlog.get_logger("mmcat.pipeline")
 
-# What a listing with a photo is thought to weigh until its pixels are there: a 224 px square and a photo of 100 kB.
-PHOTO_RESERVE_BYTES: Final = 256 * 1024
+# What a listing with a photo weighs until its pixels are there: a photo so small waits for nobody, what is larger is
+# counted by fetch/bodies.py.
+PHOTO_RESERVE_BYTES: Final = SMALL_BYTES
 # Headers and framing of a dead letter, below what the topic accepts.
 DEAD_LETTER_ROOM_BYTES: Final = 32 * 1024
 
@@ -99,6 +101,7 @@ class Pipeline:
         outranked: None publishes everything (live events come in order).
         late: whom retries ask; None: there are none, and a photo that is not there now is never asked for again.
         held_order: says which order a deletion without a version takes; None: such a deletion is a dead letter.
+        bodies: what the fetcher holds of large photos; None: it counts nothing.
         attempt: written into results; 0 is live.
         reuse: whether answers that the view holds may be reused, if the settings say so.
     """
@@ -117,6 +120,7 @@ class Pipeline:
         outranked: Outranked | None = None,
         late: LateGuard | None = None,
         held_order: HeldOrder | None = None,
+        bodies: LargeBodies | None = None,
         attempt: int = 0,
         reuse: bool = False,
     ) -> None:
@@ -130,7 +134,8 @@ class Pipeline:
         self._delays = Delays.of(settings) if late is not None else Delays(())
         self._version = version("mmcat")
         self._audit = Audit.of(settings.review)
-        self.budget = Budget(settings.limits.in_flight_bytes, settings.limits.in_flight_listings)
+        beside = (lambda: 0) if bodies is None else (lambda: bodies.bytes)
+        self.budget = Budget(settings.limits.in_flight_bytes, settings.limits.in_flight_listings, beside)
         self._live_order: Ordering[Work] = Ordering()
         self._late_order: Ordering[Work] = Ordering()
         self._sent_orders = SentOrders()
@@ -341,8 +346,6 @@ class Pipeline:
             log.debug("photo_missing", product_id=work.product_id, status=fetched.status, detail=fetched.detail)
             self._without_photo(work, fetched)
         else:
-            held = len(fetched.body or b"") if not fetched.shared else 0  # a shared body counts once
-            self._resize(work, work.incoming.size_bytes + held + PHOTO_RESERVE_BYTES)
             await self._loop.run_in_executor(self._decoders, self._with_photo, work, fetched, known)
 
     def _with_photo(self, work: Work, fetched: Fetched, known: Known | None) -> None:

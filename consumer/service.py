@@ -19,7 +19,7 @@ from consumer.broker_checks import check_topics, check_transactions
 from consumer.delivery import Delivery
 from consumer.ending import LEAVE_S, Ending
 from consumer.errors import ConfigError, FatalError, ViewError
-from consumer.fetch import PhotoFetcher
+from consumer.fetch import LargeBodies, PhotoFetcher
 from consumer.guard import Guard
 from consumer.health import Health, HealthServer
 from consumer.held_order import HeldOrder
@@ -38,6 +38,7 @@ from consumer.kafka import (
     polled,
     refused,
     transactional_id,
+    unwritable,
 )
 from consumer.lag_watch import LagWatch
 from consumer.metrics import Metrics
@@ -79,7 +80,8 @@ class Service:
         self.metrics = Metrics()
         self.health = Health(stale_s=settings.shutdown_s + 10)
         self._model = model
-        self._fetcher = fetcher or PhotoFetcher.from_settings(settings.photo)
+        self._bodies = LargeBodies(settings.limits.large_photo_bytes)
+        self._fetcher = fetcher or PhotoFetcher.from_settings(settings.photo, self._bodies)
         self._delays = Delays.of(settings)
         self._ending = Ending(settings.shutdown_s)
         self._failed: deque[Lease] = deque()
@@ -189,6 +191,7 @@ class Service:
             on_outcome=self._outcome,
             late=late,
             held_order=HeldOrder(settings, self._died) if settings.order_by == "version" else None,
+            bodies=self._bodies,
             reuse=True,
         )
         assignment = Assignment(
@@ -251,8 +254,15 @@ class Service:
                 self._client_error(error)
 
         client = TransactionalClient(lambda: make_transactional_producer(kafka, extra=extra, on_error=told))
-        interval_s = self.settings.commit_interval_s
-        return Transactions(client, transactional_id(kafka), interval_s, self.health, on_death=self._died)
+        return Transactions(
+            client,
+            transactional_id(kafka),
+            self.settings.commit_interval_s,
+            self.health,
+            unwritable=lambda topics: unwritable(self._admin, topics, START_S),
+            patient=self.settings.topics.dead_letter,
+            on_death=self._died,
+        )
 
     def _loop(self, consumer: Consumer, pipeline: Pipeline, assignment: Assignment, retries: RetryIntake) -> None:
         commit_at = time.monotonic() + self.settings.commit_interval_s

@@ -74,7 +74,7 @@ def _view_writer(bench: Bench) -> Iterator[ServiceProcess]:
 def test_a_deletion_without_a_version_takes_the_order_of_its_product(
     apache_kafka: str, names: TopicNames, make_bench: MakeBench, mode: str
 ) -> None:
-    more = {**BY_VERSION, **MODES[mode], "MMCAT_VIEW__ENABLED": "true", "MMCAT_RETRY__DELAYS": "1s"}
+    more = BY_VERSION | MODES[mode] | {"MMCAT_VIEW__ENABLED": "true", "MMCAT_RETRY__DELAYS": "1s"}
     bench = make_bench(apache_kafka, names, stub=True, **more)
     for version in (7, 9, 8):  # they come out of order
         _registered(bench, "gone", version)
@@ -101,7 +101,7 @@ def test_what_another_process_wrote_counts_before_the_view_has_it(
 ) -> None:
     """With nobody writing the view the deletion is handed on, holds up nobody, and still comes to the right order."""
     alone = {"MMCAT_VIEW__ENABLED": "false", "MMCAT_RETRY__DELAYS": "1s", "MMCAT_PHOTO__DEADLINE_S": "0.5"}
-    bench = make_bench(apache_kafka, names, stub=True, **BY_VERSION, **MODES[mode], **alone)
+    bench = make_bench(apache_kafka, names, stub=True, **(BY_VERSION | MODES[mode] | alone))
     with _view_writer(bench) as writer:
         _registered(bench, "gone", 5)
         _registered(bench, "back", 5)
