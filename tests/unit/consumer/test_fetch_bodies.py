@@ -209,12 +209,12 @@ def test_many_large_photos_and_a_slow_decoder_stay_within_the_bound(host: str, a
     """30 photos of 4 MiB, of which at most 12 MiB may be held: read, and waiting for a decoder."""
     overrides = {"photo.deadline_s": 60, "photo.per_host": 40, "photo.silence_timeout_s": 60, "photo.allow": [LOOPBACK]}
     ports = {"photo.ports": [int(host.rpartition(":")[2])]}
-    settings, _ = load(environment={}, overrides={"limits.in_flight_bytes": 24 * MIB, **overrides, **ports})
-    bodies, model, broker, metrics = LargeBodies(settings.limits.large_photo_bytes), _SlowDecoder(), Broker(), Metrics()
+    chosen, _ = load(environment={}, overrides={"limits.in_flight_bytes": 24 * MIB, **overrides, **ports})
+    bodies, model, broker, metrics = LargeBodies(chosen.limits.large_photo_bytes), _SlowDecoder(), Broker(), Metrics()
     deaths: list[BaseException] = []
-    fetcher = PhotoFetcher.from_settings(settings.photo, bodies)
+    fetcher = PhotoFetcher.from_settings(chosen.photo, bodies)
     pipeline = Pipeline(
-        settings,
+        chosen,
         model,
         fetcher,
         cast(Delivery, broker),
