@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from math import inf
 from queue import Empty, SimpleQueue
 from typing import Final
 
@@ -94,8 +95,8 @@ class HeldOrder:
 
     @property
     def waiting(self) -> bool:
-        """Whether deletions wait for the view."""
-        return bool(self._waiting)
+        """Whether deletions wait without end, because the view is away or far behind."""
+        return any(one.deadline == inf for one in self._waiting)
 
     def abandon(self) -> None:
         """Wait no longer: whoever asked, or asks from here on, is told so."""
