@@ -12,7 +12,6 @@ from consumer.assignment import Assignment
 from consumer.service import Service
 from consumer.settings import Settings
 from mmcat.cli import main
-from mmcat.cli.servers import LocalKafka
 from tests.integration.conftest import MakeBench
 from tests.support.broker import (
     TopicNames,
@@ -74,46 +73,6 @@ def test_a_partition_of_bad_events_is_held_back_and_let_go_by_hand_and_nothing_i
         service.until(lambda: service.metric("mmcat_guarded_partitions") == 0, "nothing is held back")
         assert service.terminate() == 0
     check_outcomes(read_stream(apache_kafka, names, sent), names, exactly_once=True)
-
-
-def test_a_partition_that_is_held_back_goes_on_after_the_broker_was_restarted(
-    apache_kafka: str, make_bench: MakeBench, capsys: pytest.CaptureFixture[str]
-) -> None:
-    strict = {
-        "MMCAT_GUARD__WINDOW": "20",
-        "MMCAT_GUARD__HOLD_S": "0",
-        "MMCAT_GUARD__PROBES_PER_MINUTE": "60",
-        "MMCAT_LIMITS__IN_FLIGHT_LISTINGS": "20",
-        "MMCAT_WATCHDOG_S": "5",
-    }
-    with LocalKafka() as broker:
-        names = random_topics()
-        create_topics(broker.bootstrap, [names.input, names.output, names.review, names.dead_letter], 1)
-        bench = make_bench(broker.bootstrap, names, stub=True, **strict)
-        bad = [Event(Kind.BAD, b"k%d" % number, b"not json %d" % number, {}) for number in range(100)]
-        sent = [*bad, *events(Mix(20, seed=6))]
-        send(broker.bootstrap, names.input, [(one.key, one.value, one.headers) for one in sent])
-        with bench.service as service:
-            service.until(lambda: service.metric("mmcat_guarded_partitions") == 1, "it is held back")
-            broker.kill()
-            service.until(lambda: "broker" in json.loads(service.get("/readyz")[1])["missing"], "the broker is gone")
-            broker.start()
-            service.until(
-                lambda: "broker" not in json.loads(service.get("/readyz")[1]).get("missing", {}), "it is back"
-            )
-            before = len(read_topic(broker.bootstrap, names.dead_letter))
-            service.until(lambda: len(read_topic(broker.bootstrap, names.dead_letter)) > before, "probes go on")
-            assert service.metric("mmcat_silent_partitions") == 0, "to rest is not to be silent"
-            url = f"http://127.0.0.1:{service.http_port}"
-
-            def let_go() -> bool:
-                assert main(["resume", "--url", url]) == 0
-                return drained(broker.bootstrap, names, bench.group)
-
-            service.until(let_go, "as often as it is let go it goes on, to the end")
-            assert service.terminate() == 0
-            capsys.readouterr()
-        check_outcomes(read_stream(broker.bootstrap, names, sent), names, exactly_once=False)
 
 
 def test_a_command_to_nobody_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
