@@ -25,6 +25,7 @@ feature_cache.py  what the encoders have seen, kept; in nobody's way
 known_photos.py  which photo an address had, and what its host called it
 fetch/           photos from addresses that strangers wrote
 order.py         what orders the events of a product (pure)
+held_order.py    the order of a deletion that says no version: the one that is held
 ordering.py      the events of one product stay in order (pure)
 batching.py      READY listings to batches
 worker.py        the engine thread

@@ -5,36 +5,46 @@ before half of it is free: to pause a partition throws its fetched records away,
 """
 
 import threading
+from collections.abc import Callable
 from typing import Final
 
 RESUME_SHARE: Final = 0.5
 
 
 class Budget:
-    """Counts of everything between poll and acknowledgement."""
+    """Counts of everything between poll and acknowledgement.
 
-    def __init__(self, max_bytes: int, max_items: int) -> None:
-        self._max_bytes, self._max_items = max_bytes, max_items
+    Args:
+        beside: bytes that are held for these and counted elsewhere: large photos on their way to the decoder.
+    """
+
+    def __init__(self, max_bytes: int, max_items: int, beside: Callable[[], int] = lambda: 0) -> None:
+        self._max_bytes, self._max_items, self._beside = max_bytes, max_items, beside
         self._changed = threading.Condition()
         self._full = False
-        self.bytes = 0
+        self._bytes = 0
         self.items = 0
+
+    @property
+    def bytes(self) -> int:
+        """Held now."""
+        return self._bytes + self._beside()
 
     def add(self, size_bytes: int) -> None:
         """One more."""
         with self._changed:
-            self.bytes += size_bytes
+            self._bytes += size_bytes
             self.items += 1
 
     def resize(self, old_bytes: int, new_bytes: int) -> None:
         """One of them weighs something else now."""
         with self._changed:
-            self.bytes += new_bytes - old_bytes
+            self._bytes += new_bytes - old_bytes
 
     def release(self, size_bytes: int) -> None:
         """One less."""
         with self._changed:
-            self.bytes -= size_bytes
+            self._bytes -= size_bytes
             self.items -= 1
             self._changed.notify_all()
 

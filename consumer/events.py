@@ -42,7 +42,7 @@ class Code(StrEnum):
     TOO_DEEP = "event.too_deep"  # nested beyond what any listing needs
     SCHEMA = "event.schema"  # a field is missing, too long or of the wrong type
     EMPTY = "event.empty"  # no title and no photo
-    VERSION_MISSING = "event.version_missing"  # order_by is version, and the event has none
+    VERSION_MISSING = "event.version_missing"  # order_by is version, and the event has none that can be read
     RETRY_HEADERS = "retry.headers"  # a record of a retry topic does not say what it is a retry of
     MODEL_FAILED = "model.failed"  # the model raised on this listing alone
 

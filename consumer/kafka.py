@@ -3,7 +3,8 @@
 Settings fixed here and why are in docs/decisions/0003-delivery.md; everything else passes through from `kafka.*`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import structlog
@@ -21,7 +22,7 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, ClusterMetadata, ConfigResource, NewTopic, OffsetSpec
+from confluent_kafka.admin import AclOperation, AdminClient, ClusterMetadata, ConfigResource, NewTopic, OffsetSpec
 
 from consumer.errors import ConfigError
 from consumer.settings import KafkaSettings
@@ -37,16 +38,15 @@ __all__ = [
     "AdminClient",
     "ConfigResource",
     "Consumer",
-    "IsolationLevel",
     "KafkaError",
     "KafkaException",
     "Message",
     "NewTopic",
-    "OffsetSpec",
     "Producer",
     "TopicCollection",
     "TopicPartition",
     "admin_properties",
+    "end_offsets",
     "ends",
     "entry_refused",
     "fenced",
@@ -58,6 +58,7 @@ __all__ = [
     "refused",
     "topic_identity",
     "transactional_id",
+    "unwritable",
 ]
 
 log = structlog.get_logger("mmcat.kafka")
@@ -297,6 +298,49 @@ def topic_identity(admin: AdminClient, name: str, timeout_s: float) -> tuple[str
     (answer,) = admin.describe_topics(TopicCollection([name]), request_timeout=timeout_s).values()
     found = answer.result(2 * timeout_s)
     return str(found.topic_id), len(found.partitions)
+
+
+def end_offsets(
+    admin: AdminClient, partitions: Iterable[tuple[str, int]], timeout_s: float, *, committed: bool = False
+) -> dict[tuple[str, int], int]:
+    """The offset after the last record of each partition; without those that the broker does not tell.
+
+    Blocks for some times `timeout_s` at most.
+
+    Args:
+        committed: for a reader of committed records: before the first open transaction.
+    """
+    asked = {TopicPartition(*one): OffsetSpec.latest() for one in partitions}  # type: ignore[no-untyped-call]
+    level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
+    found: dict[tuple[str, int], int] = {}
+    if not asked:
+        return found
+    with suppress(KafkaException):
+        answers = admin.list_offsets(asked, isolation_level=level, request_timeout=timeout_s)
+        for where, answer in answers.items():
+            with suppress(KafkaException, TimeoutError):
+                found[where.topic, where.partition] = int(answer.result(2 * timeout_s).offset)
+    return found
+
+
+def unwritable(admin: AdminClient, topics: Iterable[str], timeout_s: float) -> set[str]:
+    """Those topics that the broker does not let us write; none where it does not say. Blocks for its answer."""
+    found = set()
+    asked = TopicCollection(list(topics))
+    for name, answer in admin.describe_topics(
+        asked, include_authorized_operations=True, request_timeout=timeout_s
+    ).items():
+        try:
+            allowed = answer.result(2 * timeout_s).authorized_operations
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                found.add(name)
+        except TimeoutError:
+            continue
+        else:
+            if allowed and AclOperation.WRITE not in allowed:
+                found.add(name)
+    return found
 
 
 def _passed(settings: KafkaSettings, not_for: tuple[str, ...]) -> dict[str, str]:

@@ -5,14 +5,13 @@ thread; assignment.py says how far each partition was read.
 """
 
 import time
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from typing import Final
 
 import structlog
 
 from consumer.health import Health
-from consumer.kafka import AdminClient, IsolationLevel, KafkaException, OffsetSpec, TopicPartition
+from consumer.kafka import AdminClient, end_offsets
 from consumer.metrics import Metrics
 from consumer.offsets import Partition
 from consumer.watchdog import Watchdog, sentence
@@ -45,24 +44,10 @@ class LagWatch:
         if now < self._next_look:
             return
         self._next_look = now + self._after_s / LOOKS
-        silent = self._watchdog.silent(positions, self._ends(positions), time.monotonic())
+        ends = end_offsets(self._admin, positions, BROKER_S, committed=True)
+        silent = self._watchdog.silent(positions, ends, time.monotonic())
         if silent:
             named = {f"{topic} {number}": behind for (topic, number), behind in silent.items()}
             log.error("consumer_silent", partitions=named)
         self._metrics.silent.set(len(silent))
         self._health.set("silent", sentence(silent, self._after_s))
-
-    def _ends(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
-        """For a reader of committed records; without those that the broker does not tell."""
-        asked = {TopicPartition(*one): OffsetSpec.latest() for one in partitions}  # type: ignore[no-untyped-call]
-        found: dict[Partition, int] = {}
-        if not asked:
-            return found
-        with suppress(KafkaException):
-            answers = self._admin.list_offsets(
-                asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=BROKER_S
-            )
-            for where, answer in answers.items():
-                with suppress(KafkaException, TimeoutError):
-                    found[where.topic, where.partition] = int(answer.result(BROKER_S).offset)
-        return found

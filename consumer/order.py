@@ -9,7 +9,15 @@ from consumer.events import MAX_VERSION, Deletion, Event
 from consumer.records import Incoming
 
 OrderBy = Literal["timestamp", "version"]
+VERSION: Final = "version"  # the header of a deletion
 VERSION_DIGITS: Final = len(str(MAX_VERSION))
+
+
+def takes_held_order(incoming: Incoming, parsed: Event | Deletion, order_by: OrderBy) -> bool:
+    """Whether this is a deletion that says no version where the version decides: held_order.py finds its order."""
+    if order_by == "timestamp" or isinstance(parsed, Event):
+        return False
+    return all(name != VERSION for name, _ in incoming.headers)
 
 
 def order_of(incoming: Incoming, parsed: Event | Deletion, order_by: OrderBy) -> int | None:
@@ -20,6 +28,6 @@ def order_of(incoming: Incoming, parsed: Event | Deletion, order_by: OrderBy) ->
         return parsed.version
     for name, value in incoming.headers:
         # The length first: Python refuses to read an integer of thousands of digits.
-        if name == "version" and value.isdigit() and len(value) <= VERSION_DIGITS and int(value) <= MAX_VERSION:
+        if name == VERSION and value.isdigit() and len(value) <= VERSION_DIGITS and int(value) <= MAX_VERSION:
             return int(value)
     return None

@@ -47,3 +47,31 @@ class Ordering(Generic[T]):
                 del self._queues[item.product_id]
                 return None
             return queue[0] if first and queue[0].ready else None
+
+
+class SentOrders:
+    """The highest order that was handed to the producer and not acknowledged, by product. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._sent: dict[str, tuple[int, int]] = {}  # records on their way, and the highest order of those
+
+    def sent(self, product_id: str, order: int) -> None:
+        """Before it is handed over."""
+        with self._lock:
+            count, highest = self._sent.get(product_id, (0, 0))
+            self._sent[product_id] = count + 1, max(highest, order)
+
+    def done(self, product_id: str) -> None:
+        """The broker has it, or never will."""
+        with self._lock:
+            count, highest = self._sent[product_id]
+            if count > 1:
+                self._sent[product_id] = count - 1, highest
+            else:
+                del self._sent[product_id]
+
+    def highest(self, product_id: str) -> int:
+        """0 where nothing is on its way."""
+        with self._lock:
+            return self._sent.get(product_id, (0, 0))[1]

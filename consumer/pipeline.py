@@ -12,6 +12,7 @@ leases failed. It knows nothing of assignments and commits, and holds no Kafka c
 """
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -30,12 +31,14 @@ from consumer.dead_letters import dead_letter
 from consumer.delivery import Outcomes
 from consumer.events import Code, Deletion, Event, Refusal, parse
 from consumer.feature_cache import FeatureCache
-from consumer.fetch import Fetched, Validators
+from consumer.fetch import Fetched, LargeBodies, Validators
+from consumer.fetch.bodies import SMALL_BYTES
+from consumer.held_order import HeldOrder, Unknown
 from consumer.known_photos import Known, KnownPhotos
 from consumer.metrics import Metrics
 from consumer.offsets import Lease
-from consumer.order import order_of
-from consumer.ordering import Ordering
+from consumer.order import order_of, takes_held_order
+from consumer.ordering import Ordering, SentOrders
 from consumer.records import Incoming, Outgoing
 from consumer.results import (
     Answered,
@@ -59,8 +62,9 @@ from mmcat.listing import ImageStatus, Listing, PhotoVectors, Prepared, Result
 
 log = structlog.get_logger("mmcat.pipeline")
 
-# What a listing with a photo is thought to weigh until its pixels are there: a 224 px square and a photo of 100 kB.
-PHOTO_RESERVE_BYTES: Final = 256 * 1024
+# What a listing with a photo weighs until its pixels are there: a photo so small waits for nobody, what is larger is
+# counted by fetch/bodies.py.
+PHOTO_RESERVE_BYTES: Final = SMALL_BYTES
 # Headers and framing of a dead letter, below what the topic accepts.
 DEAD_LETTER_ROOM_BYTES: Final = 32 * 1024
 
@@ -96,6 +100,8 @@ class Pipeline:
         on_outcome: told of every acknowledged outcome, with the lease and the offset of its record.
         outranked: None publishes everything (live events come in order).
         late: whom retries ask; None: there are none, and a photo that is not there now is never asked for again.
+        held_order: says which order a deletion without a version takes; None: such a deletion is a dead letter.
+        bodies: what the fetcher holds of large photos; None: it counts nothing.
         attempt: written into results; 0 is live.
         reuse: whether answers that the view holds may be reused, if the settings say so.
     """
@@ -113,6 +119,8 @@ class Pipeline:
         on_outcome: Callable[[Lease, int, str], None] | None = None,
         outranked: Outranked | None = None,
         late: LateGuard | None = None,
+        held_order: HeldOrder | None = None,
+        bodies: LargeBodies | None = None,
         attempt: int = 0,
         reuse: bool = False,
     ) -> None:
@@ -122,13 +130,15 @@ class Pipeline:
         self._photos, self._listings = cache(metrics.photo.labels), cache(metrics.listings.labels)
         self._on_failed, self._on_death, self._on_outcome = on_failed, on_death, on_outcome
         self._outranked, self._attempt = outranked, attempt
-        self._late = late
+        self._late, self._held_order = late, held_order
         self._delays = Delays.of(settings) if late is not None else Delays(())
         self._version = version("mmcat")
-        self._audit = Audit(settings.review.audit_share, settings.review.audit_salt.get_secret_value().encode())
-        self.budget = Budget(settings.limits.in_flight_bytes, settings.limits.in_flight_listings)
+        self._audit = Audit.of(settings.review)
+        beside = (lambda: 0) if bodies is None else (lambda: bodies.bytes)
+        self.budget = Budget(settings.limits.in_flight_bytes, settings.limits.in_flight_listings, beside)
         self._live_order: Ordering[Work] = Ordering()
         self._late_order: Ordering[Work] = Ordering()
+        self._sent_orders = SentOrders()
         batch = settings.batch
         self._batcher: Batcher[Work] = Batcher(batch.max_listings, batch.max_bytes, batch.max_age_ms / 1000)
         self._engine = EngineThread(model, self._batcher, settings.model.top_k, self._answered, on_death)
@@ -154,13 +164,13 @@ class Pipeline:
         self._loop_thread.start()
         asyncio.run_coroutine_threadsafe(self._fetcher.start(), self._loop).result()
         self._engine.start()
-        for asked in (self._reuse, self._late):
+        for asked in (self._reuse, self._late, self._held_order):
             if asked is not None:
                 asked.start()
 
     def stop(self) -> None:
         """End the threads; what is unfinished is dropped. Wait for `budget.wait_empty` before, to finish it."""
-        for asked in (self._reuse, self._late):
+        for asked in (self._reuse, self._late, self._held_order):
             if asked is not None:
                 asked.stop()
         self._batcher.close()
@@ -192,9 +202,10 @@ class Pipeline:
             if incoming.key is None:
                 self._metrics.keyless.inc()
             work.parsed, work.product_id = parsed, parsed.product_id
+            work.order = order = order_of(incoming, parsed, self._settings.order_by)
             self._ordering(work).enter(work)
-            if self._late is not None and incoming.attempt:
-                self._late.ask(self._best_possible(work), partial(self._begin_late, work))
+            if self._late is not None and incoming.attempt and order is not None:
+                self._late.ask(self._best_possible(work, order), partial(self._begin_late, work))
             elif isinstance(parsed, Deletion):
                 self._prepare(work, None, None)
             else:
@@ -226,9 +237,10 @@ class Pipeline:
             self._loop.call_soon_threadsafe(self._spawn, fetches)
 
     def drop_waiting(self) -> None:
-        """Give up retries that wait for a view that is away: they have no outcome, so they are read again."""
-        if self._late is not None and self._late.waiting:
-            self._late.abandon()
+        """Give up what waits for a view that is away: it has no outcome, so it is read again."""
+        for asked in (self._late, self._held_order):
+            if asked is not None and asked.waiting:
+                asked.abandon()
 
     def _ordering(self, work: Work) -> Ordering[Work]:
         return self._late_order if work.incoming.attempt else self._live_order
@@ -238,21 +250,20 @@ class Pipeline:
     def _parsed(self, incoming: Incoming) -> Event | Deletion | Refusal:
         if incoming.fault:
             return Refusal(Code.RETRY_HEADERS, incoming.fault)
+        order_by = self._settings.order_by
         parsed = parse(incoming.key, incoming.value, max_bytes=self._settings.limits.event_bytes)
-        if not isinstance(parsed, Refusal) and order_of(incoming, parsed, self._settings.order_by) is None:
-            return Refusal(Code.VERSION_MISSING, "order_by is version: events need `version`, deletions the header")
-        return parsed
-
-    def _order(self, work: Work) -> int:
-        assert not isinstance(work.parsed, Refusal)  # noqa: S101 (a refusal is a dead letter by now)
-        return order_of(work.incoming, work.parsed, self._settings.order_by) or 0
+        if isinstance(parsed, Refusal) or order_of(incoming, parsed, order_by) is not None:
+            return parsed
+        if self._held_order is not None and takes_held_order(incoming, parsed, order_by):
+            return parsed
+        return Refusal(Code.VERSION_MISSING, "order_by is version: the event has none, or none that can be read")
 
     # late ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _best_possible(self, work: Work) -> Outgoing:
+    def _best_possible(self, work: Work, order: int) -> Outgoing:
         deleted = isinstance(work.parsed, Deletion)
         generation = self._model.info.created_ms
-        return best_possible(work.incoming, work.product_id, self._order(work), generation, deleted=deleted)
+        return best_possible(work.incoming, work.product_id, order, generation, deleted=deleted)
 
     def _begin_late(self, work: Work, outranked: bool | None) -> None:
         """In the guard's thread: the view was asked whether a retry is worth its while."""
@@ -272,15 +283,18 @@ class Pipeline:
         if delay is None:
             self._prepare(work, None, fetched.status)
             return
-        later = retry_record(work.incoming, delay, int(time.time() * 1000))
         if not work.incoming.answered:
-            work.later = later
+            work.later = retry_record(work.incoming, delay, _now_ms())
             self._prepare(work, None, ImageStatus.PENDING)
         elif work.lease.ended:
             self._go(self._drop(work))
-        else:  # the answer without the photo is there: this attempt has none, and hands on to the next
-            self._send(work, [later], None)
-            self._go(self._ordering(work).leave(work))
+        else:  # the answer without the photo is there: this attempt has none
+            self._hand_on(work, delay)
+
+    def _hand_on(self, work: Work, delay: Delay) -> None:
+        """No outcome now: a later attempt has it."""
+        self._send(work, [retry_record(work.incoming, delay, _now_ms())], None)
+        self._go(self._ordering(work).leave(work))
 
     def _delay_after(self, incoming: Incoming, fetched: Fetched) -> Delay | None:
         age_s = time.time() - incoming.origin.timestamp_ms / 1000
@@ -332,8 +346,6 @@ class Pipeline:
             log.debug("photo_missing", product_id=work.product_id, status=fetched.status, detail=fetched.detail)
             self._without_photo(work, fetched)
         else:
-            held = len(fetched.body or b"") if not fetched.shared else 0  # a shared body counts once
-            self._resize(work, work.incoming.size_bytes + held + PHOTO_RESERVE_BYTES)
             await self._loop.run_in_executor(self._decoders, self._with_photo, work, fetched, known)
 
     def _with_photo(self, work: Work, fetched: Fetched, known: Known | None) -> None:
@@ -387,14 +399,43 @@ class Pipeline:
                 work = self._model_failed(work, work.failed)
             elif work.answer is not None:
                 work = self._reused(work, work.answer)
+            elif work.order is None:
+                self._ask_order(work)
+                return
             elif isinstance(work.parsed, Deletion):
-                generation = self._model.info.created_ms
-                topic = self._settings.topics.output
-                record = tombstone(work.incoming, work.product_id, self._order(work), generation, topic)
+                generation, topic = self._model.info.created_ms, self._settings.topics.output
+                record = tombstone(work.incoming, work.product_id, work.order, generation, topic)
                 work = self._publish(work, [record], "tombstone")
             else:
                 self._batcher.put(work, work.size_bytes)
                 return
+
+    def _ask_order(self, work: Work) -> None:
+        """A deletion without a version stays the first of its product until it is known which order it takes."""
+        assert self._held_order is not None  # noqa: S101 (without it such a deletion is a refusal)
+        live = not (work.incoming.attempt or self._attempt)
+        within_s = self._settings.photo.deadline_s if live else math.inf
+        sent = self._sent_orders.highest(work.product_id)
+        self._held_order.ask(work.product_id, work.incoming.origin, within_s, partial(self._told_order, work, sent))
+
+    def _told_order(self, work: Work, sent: int, held: int | Unknown) -> None:
+        """In the thread that asked.
+
+        Args:
+            sent: the highest order that was on its way when it was asked.
+        """
+        if isinstance(held, int):
+            work.order = max(sent, held)
+            self._go(work)
+        elif held is Unknown.ABANDONED or work.lease.ended:
+            self._go(self._drop(work))
+        elif held is Unknown.LATER:
+            self._go(self._conclude(work, [], "", outranked=True))
+        elif (delay := self._delays.after(work.incoming.place.topic)) is not None:
+            self._hand_on(work, delay)
+        else:
+            self._dead(work, Code.VERSION_MISSING, held.value)
+            self._go(self._ordering(work).leave(work))
 
     # engine, result ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -425,7 +466,7 @@ class Pipeline:
         info, topics = self._model.info, self._settings.topics
         attempt = work.incoming.attempt or self._attempt
         answered = Answered(
-            work.incoming, work.parsed, result, self._order(work), info.created_ms, attempt, categorized_at=now
+            work.incoming, work.parsed, result, work.order or 0, info.created_ms, attempt, categorized_at=now
         )
         record, reason = result_record(answered, info, topics.output, self._audit)
         self._metrics.path_probability.observe(result.probability)
@@ -434,7 +475,7 @@ class Pipeline:
 
     def _reused(self, work: Work, answer: Answer) -> Work | None:
         assert isinstance(work.parsed, Event)  # noqa: S101 (only events are asked for)
-        order, generation = self._order(work), self._model.info.created_ms
+        order, generation = work.order or 0, self._model.info.created_ms
         reused = Reused(work.incoming, work.parsed, answer, order, generation, self._attempt, _now())
         top_k = self._settings.model.top_k
         record, reason = reused_record(reused, self._settings.topics.output, self._audit, top_k)
@@ -492,12 +533,16 @@ class Pipeline:
         for record in records:
             if record.topic in self._delays:
                 self._metrics.retries.labels(record.topic).inc()
+        if work.order is not None:
+            self._sent_orders.sent(work.product_id, work.order)
         done = partial(self._done, work, outcome)
         self._delivery.send(records, done, work.lease, work.incoming.place.offset)
 
     def _done(self, work: Work, outcome: str | None, ok: bool) -> None:
         """All records of the work are acknowledged, or one was not taken. No outcome: the next attempt has it."""
         incoming = work.incoming
+        if work.order is not None:
+            self._sent_orders.done(work.product_id)
         if ok:
             work.lease.finish(incoming.place.offset)
             if outcome is not None:
@@ -545,6 +590,10 @@ def _image_url(work: Work) -> str:
     """Of an event that has one."""
     assert isinstance(work.parsed, Event)  # noqa: S101 (only events with an address come here)
     return work.parsed.image_url or ""
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
 
 
 def _now() -> str:

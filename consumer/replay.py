@@ -22,7 +22,8 @@ import structlog
 
 from consumer.delivery import Delivery
 from consumer.errors import FatalError
-from consumer.fetch import PhotoFetcher
+from consumer.fetch import LargeBodies, PhotoFetcher
+from consumer.held_order import HeldOrder
 from consumer.kafka import KafkaException, TopicPartition, make_producer
 from consumer.metrics import Metrics
 from consumer.offsets import Lease, Offsets
@@ -139,15 +140,18 @@ class Replay:
         """Send the range through the pipeline; returns whether all of it has its outcomes."""
         self._sink = self._make_sink()
         topics = self._settings.topics.model_copy(update={"output": self._plan.output})
+        bodies = LargeBodies(self._settings.limits.large_photo_bytes)
         self._pipeline = Pipeline(
             self._settings.model_copy(update={"topics": topics}),
             self._model,
-            PhotoFetcher.from_settings(self._settings.photo),
+            PhotoFetcher.from_settings(self._settings.photo, bodies),
             self._sink,
             self._metrics,
             on_failed=self._failed.append,
             on_death=self._died,
             outranked=None if self._plan.as_of else self._guard,
+            held_order=self._held_order(),
+            bodies=bodies,
             attempt=1,
         )
         self._reader = RangeReader(self._consumer, self._plan.topic, self._spans)
@@ -159,6 +163,11 @@ class Replay:
             return self._read()
         finally:
             self._end()
+
+    def _held_order(self) -> HeldOrder | None:
+        """Says which order deletions without a version take; as-of replays ask nobody, and have dead letters."""
+        by_version = self._settings.order_by == "version" and not self._plan.as_of
+        return HeldOrder(self._settings, self._died) if by_version else None
 
     def _make_sink(self) -> Sink:
         if self._compare is not None:

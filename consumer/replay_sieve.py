@@ -102,7 +102,10 @@ class Sieve:
         return Unneeded.LATER_IN_RANGE if best and self._newest.outdates(*best) else None
 
     def _best(self, record: Incoming) -> tuple[str, Rank] | None:
-        """The product and the highest rank that an answer to the event can have; None for a dead letter."""
+        """The product and the highest rank that an answer to the event can have; None for a dead letter.
+
+        And for a deletion without a version: which order it takes is asked when its turn has come (held_order.py).
+        """
         parsed = parse(record.key, record.value, max_bytes=self._event_bytes)
         if isinstance(parsed, Refusal) or (order := order_of(record, parsed, self._order_by)) is None:
             return None

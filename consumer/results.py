@@ -9,7 +9,7 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, NotRequired
+from typing import Any, Final, Literal, NotRequired, Self
 
 from pydantic_core import to_json
 from typing_extensions import TypedDict
@@ -17,6 +17,7 @@ from typing_extensions import TypedDict
 from consumer.events import Event
 from consumer.rank import AUTHORITY_DELETED, AUTHORITY_MODEL, Rank, completeness
 from consumer.records import Headers, Incoming, Origin, Outgoing, carried
+from consumer.settings import ReviewSettings
 from mmcat.listing import Candidate, Decision, Evidence, ImageStatus, ModelInfo, PathNode, Result
 
 SCHEMA_VERSION: Final = 1
@@ -104,6 +105,15 @@ class Audit:
 
     share: float
     salt: bytes = b""
+
+    @classmethod
+    def of(cls, review: ReviewSettings) -> Self:
+        """As the operator set it."""
+        return cls(review.audit_share, review.audit_salt.get_secret_value().encode())
+
+    def mark(self, of: str) -> str:
+        """Tells this salt from another, without saying it: 32 bits as hex, other ones for each `of`; "" for no salt."""
+        return hmac.digest(self.salt, of.encode(), "sha256")[:4].hex() if self.salt else ""
 
     def picks(self, identity: str) -> bool:
         """Whether the result with this id is one of them."""

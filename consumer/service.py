@@ -19,16 +19,16 @@ from consumer.broker_checks import check_topics, check_transactions
 from consumer.delivery import Delivery
 from consumer.ending import LEAVE_S, Ending
 from consumer.errors import ConfigError, FatalError, ViewError
-from consumer.fetch import PhotoFetcher
+from consumer.fetch import LargeBodies, PhotoFetcher
 from consumer.guard import Guard
 from consumer.health import Health, HealthServer
+from consumer.held_order import HeldOrder
 from consumer.intake import incoming
 from consumer.kafka import (
     KafkaError,
     KafkaException,
     Message,
-    OffsetSpec,
-    TopicPartition,
+    end_offsets,
     ends,
     entry_refused,
     fenced,
@@ -38,10 +38,11 @@ from consumer.kafka import (
     polled,
     refused,
     transactional_id,
+    unwritable,
 )
 from consumer.lag_watch import LagWatch
 from consumer.metrics import Metrics
-from consumer.offsets import Lease, Partition
+from consumer.offsets import Lease
 from consumer.pipeline import Fetcher, Pipeline
 from consumer.retries import Delays
 from consumer.retry_intake import RetryIntake
@@ -84,7 +85,8 @@ class Service:
         self.metrics = Metrics()
         self.health = Health(stale_s=settings.shutdown_s + 10)
         self._model = model
-        self._fetcher = fetcher or PhotoFetcher.from_settings(settings.photo)
+        self._bodies = LargeBodies(settings.limits.large_photo_bytes)
+        self._fetcher = fetcher or PhotoFetcher.from_settings(settings.photo, self._bodies)
         self._delays = Delays.of(settings)
         self._ending = Ending(settings.shutdown_s)
         self._failed: deque[Lease] = deque()
@@ -195,6 +197,8 @@ class Service:
             on_death=self._died,
             on_outcome=self._outcome,
             late=late,
+            held_order=HeldOrder(settings, self._died) if settings.order_by == "version" else None,
+            bodies=self._bodies,
             reuse=True,
         )
         assignment = Assignment(
@@ -256,8 +260,15 @@ class Service:
                 self._client_error(error)
 
         client = TransactionalClient(lambda: make_transactional_producer(kafka, extra=extra, on_error=told))
-        interval_s = self.settings.commit_interval_s
-        return Transactions(client, transactional_id(kafka), interval_s, self.health, on_death=self._died)
+        return Transactions(
+            client,
+            transactional_id(kafka),
+            self.settings.commit_interval_s,
+            self.health,
+            unwritable=lambda topics: unwritable(self._admin, topics, START_S),
+            patient=self.settings.topics.dead_letter,
+            on_death=self._died,
+        )
 
     def _loop(self, pipeline: Pipeline, assignment: Assignment, retries: RetryIntake) -> None:
         commit_at = time.monotonic() + self.settings.commit_interval_s
@@ -405,15 +416,4 @@ class Service:
                 self._died(view.error)
             self.health.set("view", f"the view is stopped: {view.error}" if view.error is not None else None)
         if resting := assignment.resting_retries:
-            assignment.ends = self._ends(resting)
-
-    def _ends(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
-        """The offset after the last record of each; without those that the broker does not tell. Blocks."""
-        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # the client has no types for it
-        asked = {TopicPartition(*one): latest for one in partitions}
-        ends: dict[Partition, int] = {}
-        with suppress(KafkaException):
-            for where, answer in self._admin.list_offsets(asked, request_timeout=START_S).items():
-                with suppress(KafkaException, TimeoutError):
-                    ends[where.topic, where.partition] = answer.result(2 * START_S).offset
-        return ends
+            assignment.ends = end_offsets(self._admin, resting, START_S)

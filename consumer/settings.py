@@ -240,6 +240,11 @@ class LimitSettings(Part):
         2**20 + 2**16, ge=2**17, le=2**27, description="largest record that the dead-letter topic accepts"
     )
 
+    @property
+    def large_photo_bytes(self) -> int:
+        """Of photos beyond what each listing is counted for: so much at once, read or not yet decoded."""
+        return self.in_flight_bytes // 2
+
 
 class GuardSettings(Part):
     """When a partition that brings mostly dead letters is held back."""

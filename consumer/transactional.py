@@ -3,6 +3,7 @@
     AbortableError  this transaction cannot be committed, the producer is as good as before: abort
     DoubtfulError   nobody knows what became of it, or the producer is of no use any more: discard it, make another
     FencedError     the broker has closed this producer's door: another process took its name, or its time was up
+    ForbiddenError  the broker does not let us use this name or commit for this group any more
 
 Used by transactions.py, which decides. Knows nothing of what is sent.
 """
@@ -11,11 +12,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from consumer.kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+from consumer.kafka import FORBIDDEN, KafkaError, KafkaException, Message, Producer, TopicPartition
 from consumer.offsets import Partition
 from consumer.records import Outgoing
 
 FENCED_CODES: Final = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH})
+FORBIDDEN_CODES: Final = FORBIDDEN | {KafkaError.GROUP_AUTHORIZATION_FAILED}
 # Not the record's fault: an abort throws unsent records away, or the broker was away for too long.
 BLAMELESS_CODES: Final = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT, KafkaError._MSG_TIMED_OUT})
 RETRY_S: Final = 0.02
@@ -36,6 +38,10 @@ class DoubtfulError(TransactionError):
 
 class FencedError(TransactionError):
     """The broker takes nothing from this producer any more."""
+
+
+class ForbiddenError(TransactionError):
+    """We lost the right to the name or to the group; the right to a topic is lost by an `AbortableError`."""
 
 
 class TransactionalClient:
@@ -156,6 +162,8 @@ class TransactionalClient:
             said = f"{error.str()} ({error.name()})"
             if error.code() in FENCED_CODES:
                 raise FencedError(said) from None
+            if error.code() in FORBIDDEN_CODES:
+                raise ForbiddenError(said) from None
             if error.txn_requires_abort():
                 raise AbortableError(said) from None
             if error.retriable() and not error.fatal():

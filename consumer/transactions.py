@@ -10,7 +10,7 @@ See docs/decisions/0010-exactly-once.md.
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from queue import Empty, SimpleQueue
 from typing import Final, Protocol
 
@@ -24,7 +24,7 @@ from consumer.health import Health
 from consumer.kafka import FORBIDDEN, TRANSACTION_TIMEOUT_S, KafkaError, KafkaException
 from consumer.offsets import Lease, Partition
 from consumer.records import Outgoing
-from consumer.transactional import AbortableError, FencedError, TransactionalClient, TransactionError
+from consumer.transactional import AbortableError, FencedError, ForbiddenError, TransactionalClient, TransactionError
 
 log = structlog.get_logger("mmcat.transactions")
 
@@ -57,6 +57,8 @@ class Transactions:
         client: of a producer whose name is this instance's alone.
         name: that name, for whoever reads why it ended.
         interval_s: how long a transaction stays open; `LONGEST_S` at most.
+        unwritable: asks the broker which of these topics it does not let us write any more.
+        patient: a topic whose refusal only holds up the partitions that have something for it.
         on_death: gets what ended the thread.
         clock: monotonic seconds.
     """
@@ -68,11 +70,14 @@ class Transactions:
         interval_s: float,
         health: Health,
         *,
+        unwritable: Callable[[Collection[str]], set[str]],
+        patient: str,
         on_death: Callable[[BaseException], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client, self._name, self._health = client, name, health
         self._interval_s = min(interval_s, LONGEST_S)
+        self._unwritable, self._patient = unwritable, patient
         self._on_death, self._clock = on_death, clock
         self._waiting = Gapless()
         self._turn = threading.Lock()  # held in every step; what is open belongs to whoever holds it
@@ -258,6 +263,22 @@ class Transactions:
                 outcome.on_done(False)
             for lease in contents.ends:
                 lease.end()
+        if isinstance(error, AbortableError):
+            self._look_for_lost_rights(contents)
+
+    def _look_for_lost_rights(self, contents: Contents) -> None:
+        """The client says that a topic may not be written, not which: so the broker is asked, whatever the error was.
+
+        Raises:
+            FatalError: a topic without which nothing goes on.
+        """
+        topics = {record.topic for outcome in contents.outcomes for record in outcome.records}
+        lost = self._unwritable(topics) if topics else set()
+        if needed := sorted(lost - {self._patient}):
+            raise FatalError(f"the broker does not let us write {', '.join(needed)} any more: authorisation lost")
+        for outcome in contents.outcomes:
+            if any(record.topic in lost for record in outcome.records):
+                self._refused(outcome.lease)
 
     def _discard(self, error: TransactionError) -> None:
         """The producer is of no use any more.
@@ -266,9 +287,11 @@ class Transactions:
         away). Fenced before, or with another in our place in the group, we are the one that must go.
 
         Raises:
-            FatalError: another process has our name.
+            FatalError: another process has our name, or we have lost the right to it or to the group.
         """
         self._client.discard()
+        if isinstance(error, ForbiddenError):
+            raise FatalError(f"the broker does not let us commit transactions any more: {error}")
         in_time = self._clock() - self._begun_at < TRANSACTION_TIMEOUT_S
         if isinstance(error, FencedError) and (in_time or self._group.replaced()):
             raise FatalError(

@@ -251,7 +251,9 @@ class ViewWriter:
             return
         _refuse_fatal(error)
         if error.code() == KafkaError._PARTITION_EOF:
-            self._ends[partition or 0] = message.offset() or 0
+            end = self._ends[partition or 0] = message.offset() or 0
+            if partition in self._read:  # past what has no record too: the marks of transactions, what was compacted
+                self._read[partition] = max(self._read[partition], end)
             return
         log.warning("view_read_error", topic=self._topic, partition=partition, code=error.name(), detail=error.str())
         gone = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)

@@ -21,6 +21,7 @@ class Work:
     Args:
         polled_at: monotonic seconds; the photo's deadline counts from here.
         size_bytes: what it weighs in the budget now.
+        order: what rank compares first; None: a deletion takes the order that is held of its product.
         ready: for ordering.py: its turn may come.
         failed: the model could not prepare it.
         answer: one given before, that is reused.
@@ -33,6 +34,7 @@ class Work:
     size_bytes: int = field(init=False)
     parsed: Event | Deletion | Refusal = _UNPARSED
     product_id: str = ""
+    order: int | None = 0
     prepared: Prepared = UNPREPARED
     ready: bool = False
     failed: Exception | None = None

@@ -18,7 +18,12 @@ from consumer.order import OrderBy
 
 
 class Job(BaseModel):
-    """What makes two jobs the same: their answers may lie in one file."""
+    """What makes two jobs the same: their answers may lie in one file.
+
+    Args:
+        audit_share, audit_mark: which accepted answers a person checks (`results.Audit`).
+        event_bytes, photo_bytes: longest row and photo.
+    """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
     format: Literal[1] = 1
@@ -29,6 +34,10 @@ class Job(BaseModel):
     precision: str
     top_k: int
     evidence: bool
+    audit_share: float
+    audit_mark: str
+    event_bytes: int
+    photo_bytes: int
     batch: int
     part_rows: int
     title_column: str

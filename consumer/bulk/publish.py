@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from consumer.bulk.answers import record_of
 from consumer.bulk.folder import put
+from consumer.bulk.job import Job
 from consumer.delivery import Delivery
 from consumer.errors import ConfigError, FatalError
 from consumer.kafka import KafkaException, make_admin, make_producer, topic_identity
@@ -45,8 +46,7 @@ class Progress(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
     topic: str
     topic_id: str
-    fingerprint: str
-    input_sha256: str
+    job: Job
     next_row: int
 
 
@@ -56,7 +56,7 @@ class Publisher:
     Args:
         settings: of the live service, its topics and view above all.
         out: the file of answers.
-        fingerprint, input_sha256: of the job whose answers they are.
+        job: whose answers they are.
         rate: records a second at most; None: as fast as the broker takes them.
         on_progress: told now and then how many rows are done.
     """
@@ -65,15 +65,14 @@ class Publisher:
         self,
         settings: Settings,
         out: Path,
+        job: Job,
         *,
-        fingerprint: str,
-        input_sha256: str,
         rate: float | None = None,
         on_progress: Callable[[int], None] | None = None,
     ) -> None:
         self._settings, self._out, self._on_progress = settings, out, on_progress
         self._kept = out.with_name(out.name + ".published")
-        self._job = {"fingerprint": fingerprint, "input_sha256": input_sha256}
+        self._job = job
         self._pace = Pace(rate)
         self._abandoned = threading.Event()
         self._death: BaseException | None = None
@@ -94,7 +93,7 @@ class Publisher:
             topic_id, _ = topic_identity(make_admin(self._settings.kafka), self._settings.topics.output, BROKER_S)
         except KafkaException as error:
             raise ConfigError(f"the broker at {where} does not answer: {error.args[0].str()}") from error
-        self._progress = Progress(topic=self._settings.topics.output, topic_id=topic_id, next_row=0, **self._job)
+        self._progress = Progress(topic=self._settings.topics.output, topic_id=topic_id, job=self._job, next_row=0)
         self._progress = self._before() or self._progress
         guard = ViewGuard(View.from_settings(self._settings.view), self._abandoned)
         delivery = Delivery(make_producer(self._settings.kafka), self._died)

@@ -13,7 +13,6 @@ import socket
 import time
 import zlib
 from collections.abc import Iterable
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -27,6 +26,7 @@ from yarl import URL
 
 from consumer.errors import ConfigError
 from consumer.fetch.addresses import AddressPolicy, RefusedAddressError, Target
+from consumer.fetch.bodies import SMALL_BYTES, LargeBodies, Room
 from consumer.fetch.egress import HostHeaders, Proxy
 from consumer.fetch.flights import Flight, Flights
 from consumer.fetch.hosts import (
@@ -48,8 +48,6 @@ REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 RETRYABLE: Final = frozenset({404, 408, 421, 425})
 # "identity": a photo gains nothing from compression, and what is not inflated is no bomb.
 HEADERS: Final = {"Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity", "User-Agent": "mmcat"}
-# What the pipeline counts for a photo that is not there yet: so much of any number of bodies may be held.
-SMALL_BYTES: Final = 256 * 1024
 MAX_DIGITS: Final = 9  # of a Retry-After in seconds: thirty years are for ever
 ZLIB_MODES: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 
@@ -67,6 +65,7 @@ class Fetched:
         validators: of the body, for the next request; None: the host gives none that can be relied on.
         unchanged: the photo is the one that the given validators are of; there is no body.
         shared: another waited for the same fetch and has the same body.
+        room: that a large body takes, as long as this object is held.
     """
 
     status: ImageStatus
@@ -78,6 +77,7 @@ class Fetched:
     validators: Validators | None = None
     unchanged: bool = False
     shared: bool = False
+    room: Room | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +89,13 @@ class FetchLimits:
         connect_s: for the connection, TLS included.
         silence_s: longest wait for the first byte, and between two pieces of the body.
         concurrency: most connections at once over all hosts. Hosts that hang hold theirs for `silence_s`, so it is
-            sized for them too: a connection that waits costs little, bytes are bounded by `large_at_once`.
-        large_at_once: most bodies at once that have outgrown `SMALL_BYTES`; the others wait, unread.
+            sized for them too: a connection that waits costs little, bytes are bounded by bodies.py.
     """
 
     max_bytes: int = 10 * 2**20
     connect_s: float = 1.0
     silence_s: float = 2.0
     concurrency: int = 512
-    large_at_once: int = 32
 
 
 class PhotoFetcher:
@@ -107,6 +105,7 @@ class PhotoFetcher:
         policy: which addresses may be fetched.
         headers: what some origins are sent beside `HEADERS`.
         proxy: everything goes through it and it resolves the names; `policy` must know (`resolved_here=False`).
+        bodies: how much of large photos may be held; None: any number of bytes.
         lookup: blocking resolver of names; tests put their own here.
     """
 
@@ -118,6 +117,7 @@ class PhotoFetcher:
         *,
         headers: HostHeaders | None = None,
         proxy: Proxy | None = None,
+        bodies: LargeBodies | None = None,
         lookup: Lookup = system_lookup,
     ) -> None:
         self._policy = policy
@@ -126,13 +126,16 @@ class PhotoFetcher:
         # Behind a proxy the only name resolved here is the proxy's own, and the operator wrote that.
         resolved = AddressPolicy(allow=(proxy.host,)) if proxy else policy
         self._hosts = Hosts(resolved, host_limits or HostLimits(), lookup=lookup)
-        self._large = asyncio.Semaphore(self._limits.large_at_once)
+        self._bodies = bodies or LargeBodies()
         self._session: aiohttp.ClientSession | None = None
         self._flights: Flights[Fetched] = Flights()
 
     @classmethod
-    def from_settings(cls, photo: PhotoSettings) -> Self:
+    def from_settings(cls, photo: PhotoSettings, bodies: LargeBodies | None = None) -> Self:
         """As the operator set it.
+
+        Args:
+            bodies: how much of large photos may be held; None: any number of bytes.
 
         Raises:
             ConfigError: an entry of allow or deny is neither a host suffix nor a range; a header or the proxy cannot be
@@ -148,7 +151,8 @@ class PhotoFetcher:
         except ValueError as error:
             raise ConfigError(f"{wrong}: {error}") from None
         limits = FetchLimits(photo.max_bytes, photo.connect_timeout_s, photo.silence_timeout_s, photo.concurrency)
-        return cls(policy, limits, HostLimits(per_host=photo.per_host), headers=headers, proxy=proxy)
+        hosts = HostLimits(per_host=photo.per_host)
+        return cls(policy, limits, hosts, headers=headers, proxy=proxy, bodies=bodies)
 
     async def start(self) -> None:
         """Open the pool."""
@@ -275,32 +279,47 @@ class PhotoFetcher:
                 slot.succeeded()
                 may_change, not_found = response.status in RETRYABLE, response.status == 404
                 return _unavailable(f"{target.origin} answered {response.status}", may_change, not_found=not_found)
-            fetched = await self._read(response)
+            fetched = await self._read(response, slot)
             slot.succeeded()
             if fetched.body is None:
                 return fetched
             return replace(fetched, validators=Validators.of(str(url), response.headers))
 
-    async def _read(self, response: aiohttp.ClientResponse) -> Fetched:
-        limit = self._limits.max_bytes
-        if response.content_length is not None and response.content_length > limit:
-            return _refused(f"announced {response.content_length} bytes, limit {limit}")
+    async def _read(self, response: aiohttp.ClientResponse, slot: Slot) -> Fetched:
+        limit, announced = self._limits.max_bytes, response.content_length
+        if announced is not None and announced > limit:
+            return _refused(f"announced {announced} bytes, limit {limit}")
+        encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+        plain = encoding in ("identity", "")
+        room: Room | None = None
         pieces: list[bytes] = []
         size = 0
-        async with AsyncExitStack() as held:
+        try:
+            if plain and announced and announced > SMALL_BYTES:
+                room = await self._room(announced, slot)
             async for piece in response.content.iter_any():
-                if size <= SMALL_BYTES < size + len(piece):
-                    await held.enter_async_context(self._large)
                 size += len(piece)
                 if size > limit:
                     return _refused(f"more than {limit} bytes")
                 pieces.append(piece)
+                if room is None and (size > SMALL_BYTES or not plain):
+                    room = await self._room(limit, slot)
+        except BaseException:  # a traceback may be kept for a while, and all of this with it
+            pieces.clear()
+            if room is not None:
+                room.shrink(0)
+            raise
         if not size:
             return _unavailable("empty body")
-        encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
-        if encoding in ("identity", ""):
-            return Fetched(ImageStatus.USED, b"".join(pieces), False, "")
-        return _inflate(pieces, encoding, limit)
+        fetched = Fetched(ImageStatus.USED, b"".join(pieces), False, "") if plain else _inflate(pieces, encoding, limit)
+        if room is not None:
+            room.shrink(len(fetched.body or b""))
+        return replace(fetched, room=room)
+
+    async def _room(self, size_bytes: int, slot: Slot) -> Room:
+        """Wait until a large photo may be read on; it is we who let the host wait."""
+        with slot.excused():
+            return await self._bodies.room(size_bytes)
 
 
 class _AdmittedResolver(AbstractResolver):

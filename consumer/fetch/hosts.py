@@ -15,8 +15,8 @@ import socket
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -102,6 +102,14 @@ class Slot:
         self._hosts = hosts
         self._host = host
         self._since = since
+        self._excused = False
+
+    @contextmanager
+    def excused(self) -> Iterator[None]:
+        """Meanwhile the host waits for us: a deadline that passes says nothing of it, nor once it has passed."""
+        self._excused = True
+        yield
+        self._excused = False
 
     def succeeded(self) -> None:
         """The host answered, whatever it answered: it may have one slot more, and its breaker closes."""
@@ -121,7 +129,7 @@ class Slot:
 
     def timed_out(self) -> None:
         """The deadline passed; a failure of the host only if the host had time to answer."""
-        if self._hosts.clock() - self._since >= PATIENCE_S:
+        if not self._excused and self._hosts.clock() - self._since >= PATIENCE_S:
             self.failed()
 
 

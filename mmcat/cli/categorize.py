@@ -112,6 +112,7 @@ def _asked(
     except ImportError as error:
         raise CommandError(f"bulk jobs need the extra: pip install 'mmcat[bulk]' ({error})") from error
     from consumer.bulk.rows import ORDER_COLUMN
+    from consumer.results import Audit
     from mmcat.bundle import read_manifest
     from mmcat.family import ModelConfig
 
@@ -119,7 +120,7 @@ def _asked(
     opened = Table.open(table, title_column, order_by if to_topic else None)
     manifest, fingerprint = read_manifest(settings.model.bundle)
     parts = opened.parts(PART_ROWS, limit)
-    chosen = settings.model
+    chosen, audit = settings.model, Audit.of(settings.review)
     job = Job(
         input_sha256=opened.sha256,
         rows=sum(part.stop - part.start for part in parts),
@@ -128,6 +129,10 @@ def _asked(
         precision=chosen.precision,
         top_k=chosen.top_k,
         evidence=chosen.evidence,
+        audit_share=audit.share,
+        audit_mark=audit.mark(opened.sha256),
+        event_bytes=settings.limits.event_bytes,
+        photo_bytes=settings.photo.max_bytes,
         batch=batch,
         part_rows=PART_ROWS,
         title_column=title_column,
@@ -173,9 +178,8 @@ def _work(
     photo = settings.photo if reads_photos else None
     reader = Source(source.path.resolve(), source.columns)
     preparing = Preparing(folder.job, reader, cut, photo, settings.limits.event_bytes)
-    audit = Audit(settings.review.audit_share, settings.review.audit_salt.get_secret_value().encode())
     load = partial(load_model, settings.model_copy(update={"model": model}))
-    answering = Answering(load, folder.job.fingerprint, folder.job.batch, folder.job.top_k, audit)
+    answering = Answering(load, folder.job.fingerprint, folder.job.batch, folder.job.top_k, Audit.of(settings.review))
     sizes = {part.number: part.stop - part.start for part in left}
     total, done, began = sum(sizes.values()), 0, 0.0
     with StderrProgress() as shown, closing(work(left, preparing, answering, shape)) as arriving:
@@ -217,14 +221,12 @@ def _publish(settings: "Settings", folder: "Folder", rows: int, rate: float | No
     from consumer.bulk.publish import Publisher
     from mmcat.cli.progress import Stage, StderrProgress
 
-    job = folder.job
     with StderrProgress() as shown:
         stage = Stage(shown, "publishing")
         publisher = Publisher(
             settings,
             folder.out,
-            fingerprint=job.fingerprint,
-            input_sha256=job.input_sha256,
+            folder.job,
             rate=rate,
             on_progress=lambda done: stage(done, rows),
         )

@@ -38,7 +38,7 @@ def drop_one() -> None:
         def publish(self: Pipeline, work: Any, records: list[Outgoing], outcome: str) -> Any:
             if next(count) % DROP_EACH:
                 return method(self, work, records, outcome)
-            self._done(work, outcome, True)
+            self._send(work, [], outcome)
             return self._ordering(work).leave(work)
 
         return publish

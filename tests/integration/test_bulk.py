@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from consumer.bulk.job import Job
 from consumer.bulk.publish import Publisher
 from consumer.rank import AUTHORITY_DELETED, Rank
 from consumer.settings import Settings
@@ -125,12 +126,12 @@ def settings(apache_kafka: str, topics: TopicNames, valkey_url: str, view_prefix
     return replay_settings(apache_kafka, topics, valkey_url, view_prefix)
 
 
-def _answers(tmp_path: Path, rows: list[dict[str, Any]]) -> tuple[Path, dict[str, Any]]:
+def _answers(tmp_path: Path, rows: list[dict[str, Any]]) -> tuple[Path, Job]:
     job = BulkHere(
         write_table(tmp_path / "in.parquet", rows), tmp_path / "out.parquet", StubModel(), order_by="timestamp"
     )
     job.rows()
-    return job.folder.out, {"fingerprint": job.job.fingerprint, "input_sha256": job.job.input_sha256}
+    return job.folder.out, job.job
 
 
 def test_nothing_newer_or_deleted_is_overwritten_and_nothing_published_twice(
@@ -148,14 +149,14 @@ def test_nothing_newer_or_deleted_is_overwritten_and_nothing_published_twice(
             Ranked("older", Rank(TIMESTAMP - 1, 0, 1, 2), b"{}"),
         ],
     )
-    assert Publisher(settings, out, **job).run() == {"result": 2, "superseded": 2, "error": 1}
+    assert Publisher(settings, out, job).run() == {"result": 2, "superseded": 2, "error": 1}
     records = read_topic(settings.kafka.bootstrap_servers, topics.output)
     assert sorted(one.key or b"" for one in records) == [b"new", b"older"]
     value = json.loads(records[0].value or b"")
     assert (value["attempt"], value["rank"][0], value["image"]) == (1, TIMESTAMP, "absent")
     assert records[0].headers["mmcat-result-id"].decode() == value["result_id"]
 
-    assert Publisher(settings, out, **job).run() == {}
+    assert Publisher(settings, out, job).run() == {}
     assert len(read_topic(settings.kafka.bootstrap_servers, topics.output)) == 2
 
 
@@ -172,10 +173,10 @@ def test_what_a_stop_leaves_is_published_by_the_next_run(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Publisher(settings, out, **job, rate=10, on_progress=stop).run()
+        Publisher(settings, out, job, rate=10, on_progress=stop).run()
     first = len(read_topic(settings.kafka.bootstrap_servers, topics.output))
     assert 0 < first < len(rows)
-    again = Publisher(settings, out, **job).run()
+    again = Publisher(settings, out, job).run()
     records = read_topic(settings.kafka.bootstrap_servers, topics.output)
     assert {one.key for one in records} == {f"p{number}".encode() for number in range(30)}
     assert again["result"] == len(records) - first < len(rows)

@@ -16,7 +16,7 @@ from tests.integration.conftest import MakeBench
 from tests.support.broker import DEADLINE_S, TopicNames, create_topics, random_topics, read_topic, send, warm_groups
 from tests.support.listings import Event, Kind, Mix, events
 from tests.support.outcomes import check_outcomes, drained, read_stream, wait_for_view
-from tests.support.secure_kafka import PASSWORD, Doors, change_password, secure_kafka, token_endpoint
+from tests.support.secure_kafka import PASSWORD, Doors, change_password, forbid_writing, secure_kafka, token_endpoint
 from tests.support.service import ServiceProcess
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -118,6 +118,26 @@ def test_a_password_that_is_changed_ends_a_running_service_with_exit_code_three(
         finally:
             change_password(doors, PASSWORD)
     assert "authentication" in bench.service.log.read_text(encoding="utf-8").splitlines()[-1].lower()
+
+
+@pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
+def test_a_right_that_is_taken_away_ends_a_running_service_with_one_sentence(
+    doors: Doors, names: TopicNames, make_bench: MakeBench, delivery: str
+) -> None:
+    create_topics(doors.plaintext, [names.input, names.output, names.review, names.dead_letter], 1)
+    more = {"MMCAT_DELIVERY": delivery, "MMCAT_KAFKA__INSTANCE_ID": "one", "MMCAT_COMMIT_INTERVAL_S": "0.1"}
+    bench = make_bench("", names, stub=True, **doors.scram_env(), **more)
+    first, second = events(Mix(20, seed=1)), events(Mix(20, seed=2))
+    with bench.service as service:
+        service.wait_ready()
+        send(doors.plaintext, names.input, [(one.key, one.value, one.headers) for one in first])
+        service.until(lambda: drained(doors.plaintext, names, bench.group), "it works")
+        forbid_writing(doors, names.output)
+        send(doors.plaintext, names.input, [(one.key, one.value, one.headers) for one in second])
+        assert service.wait() == 3
+    last = bench.service.log.read_text(encoding="utf-8").splitlines()[-1]
+    assert f"the broker does not let us write {names.output}" in last
+    assert len(read_topic(doors.plaintext, names.output)) == 20
 
 
 def test_plain_passwords_go_through_tls_and_a_stranger_s_certificate_is_not_trusted(

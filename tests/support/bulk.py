@@ -47,6 +47,7 @@ class BulkHere:
         settings = settings or Settings()
         opened = Table.open(table, "title", order_by)
         self.parts = opened.parts(part_rows, None)
+        audit = Audit.of(settings.review)
         self.job = Job(
             input_sha256=opened.sha256,
             rows=sum(opened.groups),
@@ -55,6 +56,10 @@ class BulkHere:
             precision="auto",
             top_k=3,
             evidence=False,
+            audit_share=audit.share,
+            audit_mark=audit.mark(opened.sha256),
+            event_bytes=settings.limits.event_bytes,
+            photo_bytes=settings.photo.max_bytes,
             batch=32,
             part_rows=part_rows,
             title_column="title",
@@ -63,8 +68,7 @@ class BulkHere:
         )
         self.folder = Folder(self.job, out)
         photo: PhotoSettings = settings.photo
-        preparing = Preparing(self.job, Source(table, opened.columns), model.prepare, photo, 2**20)
-        audit = Audit(settings.review.audit_share, settings.review.audit_salt.get_secret_value().encode())
+        preparing = Preparing(self.job, Source(table, opened.columns), model.prepare, photo, self.job.event_bytes)
         self._prepare = PartPreparer(preparing)
         self._answer = PartAnswerer(Answering(lambda: model, model.info.fingerprint, 32, 3, audit))
 

@@ -15,7 +15,17 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 
-from confluent_kafka.admin import AdminClient, ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+    ScramCredentialInfo,
+    ScramMechanism,
+    UserScramCredentialUpsertion,
+)
 
 from mmcat.cli.processes import free_port
 from mmcat.cli.servers import LocalKafka
@@ -66,6 +76,10 @@ def secure_kafka(folder: Path) -> Iterator[Doors]:
         "listener.security.protocol.map": (
             "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SCRAM:SASL_SSL,OAUTH:SASL_PLAINTEXT"
         ),
+        # Everybody may do everything until somebody says otherwise; the test's own tools always may.
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "allow.everyone.if.no.acl.found": "true",
+        "super.users": "User:ANONYMOUS",
         "ssl.keystore.type": "PKCS12",
         "ssl.keystore.location": str(store),
         "ssl.keystore.password": STORE_PASSWORD,
@@ -89,6 +103,19 @@ def change_password(doors: Doors, password: str) -> None:
     wanted = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096)
     change = UserScramCredentialUpsertion(USER, wanted, password.encode())
     for future in admin.alter_user_scram_credentials([change]).values():
+        future.result(DEADLINE_S)
+
+
+def forbid_writing(doors: Doors, topic: str) -> None:
+    """Let the user read the topic from now on, and no more."""
+    admin = AdminClient({"bootstrap.servers": doors.plaintext})
+    allowed = [
+        AclBinding(
+            ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, f"User:{USER}", "*", one, AclPermissionType.ALLOW
+        )
+        for one in (AclOperation.READ, AclOperation.DESCRIBE)
+    ]
+    for future in admin.create_acls(allowed).values():
         future.result(DEADLINE_S)
 
 

@@ -13,7 +13,7 @@ from consumer.bulk.answers import record_of
 from consumer.bulk.job import Table
 from consumer.errors import ConfigError, SickModelError
 from consumer.events import parse
-from consumer.settings import Settings
+from consumer.settings import Settings, load
 from mmcat.listing import Prepared, Result
 from tests.support.bulk import BulkHere, write_table
 from tests.support.stub_model import StubModel, accept
@@ -114,6 +114,27 @@ def test_parts_hold_every_row_once_up_to_the_limit(tmp_path: Path) -> None:
         held = [part.first + at for part in parts for at in range(part.stop - part.start)]
         assert held == list(range(min(limit or 25, 25)))
         assert all(part.first == part.group * 10 + part.start for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("review.audit_share", 0.5, "audit_share"),
+        ("review.audit_salt", "another secret", "audit_mark"),
+        ("limits.event_bytes", 2048, "event_bytes"),
+        ("photo.max_bytes", 2048, "photo_bytes"),
+    ],
+)
+def test_a_setting_that_changes_answers_makes_another_job(tmp_path: Path, name: str, value: Any, said: str) -> None:
+    given = {"review.audit_salt": "a secret"}
+    before, _ = load(environment={}, overrides=given)
+    table, out = _abc(tmp_path), tmp_path / "out.parquet"
+    BulkHere(table, out, StubModel(), before, part_rows=1).work(parts=1)
+    assert "a secret" not in (tmp_path / "out.parquet.parts" / "job.json").read_text(encoding="utf-8")
+    other, _ = load(environment={}, overrides={**given, name: value})
+    with pytest.raises(ConfigError, match=rf"belongs to another job \(other {said}\)"):
+        BulkHere(table, out, StubModel(), other, part_rows=1)
+    BulkHere(table, out, StubModel(), before, part_rows=1).rows()
 
 
 def test_answers_of_another_job_are_never_mixed_in(tmp_path: Path) -> None:

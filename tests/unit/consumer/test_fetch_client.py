@@ -13,9 +13,8 @@ import pytest
 from consumer.errors import ConfigError
 from consumer.fetch import Fetched, PhotoFetcher
 from consumer.fetch.addresses import AddressPolicy
-from consumer.fetch.client import SMALL_BYTES, FetchLimits, retry_after_s
+from consumer.fetch.client import FetchLimits, retry_after_s
 from consumer.fetch.hosts import HostLimits, Lookup
-from consumer.pipeline import PHOTO_RESERVE_BYTES
 from consumer.settings import PhotoSettings
 from mmcat.listing import ImageStatus
 from tests.support.scripted_host import Script, ScriptedHost, answer
@@ -461,41 +460,6 @@ def test_hosts_that_hang_after_they_answered_well_leave_the_others_their_connect
                 await asyncio.gather(*hung, return_exceptions=True)
 
     asyncio.run(scenario())
-
-
-def test_large_photos_wait_for_each_other_and_small_ones_for_nobody() -> None:
-    """What is held of photos that are not whole yet: the first 256 KiB of each, and all of a few."""
-    release = asyncio.Event()
-    half = b"HTTP/1.1 200 X\r\nContent-Length: 600000\r\n\r\n" + b"x" * 300_000
-
-    async def large(writer: asyncio.StreamWriter) -> None:
-        writer.write(half)
-        await writer.drain()
-        await release.wait()
-        writer.write(b"x" * 300_000)
-        await writer.drain()
-
-    async def scenario() -> None:
-        async with ScriptedHost({"/small": answer(200, PHOTO), "/large": large}) as server:
-            policy = AddressPolicy(allow=[LOOPBACK], ports=[server.port])
-            async with PhotoFetcher(policy, FetchLimits(large_at_once=1, silence_s=600)) as fetcher:
-                until = time.monotonic() + 600
-                held = [asyncio.create_task(fetcher.fetch(server.url(f"/large?{n}"), until)) for n in range(2)]
-                while server.open_now < 2 or not fetcher._large.locked():
-                    await asyncio.sleep(0.01)
-                for _ in range(20):
-                    assert (await fetcher.fetch(server.url("/small", "localhost"), until)).body == PHOTO
-                assert fetcher._large.locked()
-                assert not any(task.done() for task in held)
-                release.set()
-                assert {len(one.body or b"") for one in await asyncio.gather(*held)} == {600_000}
-                assert not fetcher._large.locked()
-
-    asyncio.run(scenario())
-
-
-def test_what_a_photo_may_hold_before_it_is_there_is_what_the_pipeline_counts_for_it() -> None:
-    assert SMALL_BYTES == PHOTO_RESERVE_BYTES
 
 
 def test_settings_reach_policy_and_limits() -> None:

@@ -257,7 +257,7 @@ def test_order_by_version_asks_for_one(make_bench: MakeBench) -> None:
     bench = make_bench(order_by="version")
     bench.submit("a")
     bench.submit("b", version=7)
-    bench.submit("c", deleted=True)
+    bench.submit("c", deleted=True)  # nobody here who could be asked
     bench.settled()
     codes = {one.key: dict(one.headers).get("mmcat-error") for one in bench.broker.sent}
     assert codes == {b"a": b"event.version_missing", b"b": None, b"c": b"event.version_missing"}

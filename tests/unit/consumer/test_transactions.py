@@ -74,12 +74,13 @@ class Bench:
     deaths: list[BaseException]
     made: list[ScriptedProducer]
     before: list[Callable[[str], None]]
+    lost: set[str]
     told: dict[int, bool] = field(default_factory=dict)
     lease: Lease = field(default_factory=lambda: Lease(("in", 0)))
 
-    def outcome(self, offset: int) -> None:
+    def outcome(self, offset: int, topic: str = "out") -> None:
         self.lease.start(offset)
-        record = Outgoing("out", b"key", b"value", [])
+        record = Outgoing(topic, b"key", b"value", [])
         self.transactions.send([record], lambda ok: self.told.update({offset: ok}), self.lease, offset)
 
     def until(self, look: Callable[[], object], what: str) -> None:
@@ -109,9 +110,19 @@ def bench() -> Iterator[Bench]:
         return cast(Producer, made[-1])
 
     client = TransactionalClient(make, clock)
-    transactions = Transactions(client, "group-one", 0.1, Health(), on_death=deaths.append, clock=clock)
+    lost: set[str] = set()
+    transactions = Transactions(
+        client,
+        "group-one",
+        0.1,
+        Health(),
+        unwritable=lambda topics: lost & set(topics),
+        patient="dead",
+        on_death=deaths.append,
+        clock=clock,
+    )
     transactions.start(group, Budget(10**6, 100))
-    yield Bench(transactions, script, calls, clock, group, deaths, made, before)
+    yield Bench(transactions, script, calls, clock, group, deaths, made, before, lost)
     transactions.stop()
 
 
@@ -196,6 +207,47 @@ def test_a_fenced_one_stops_with_one_sentence(bench: Bench, call: str, code: int
     assert "another process has taken over transactional.id group-one: stop one of the two" in str(bench.deaths[0])
     assert bench.told == {0: False}
     assert len(bench.made) == 1, "it does not fence its successor"
+
+
+@pytest.mark.parametrize("failing", ["produce", "commit_transaction"])
+def test_who_may_not_write_a_topic_any_more_stops_with_one_sentence(bench: Bench, failing: str) -> None:
+    bench.lost.add("out")
+    bench.script[failing] = [error(KafkaError.TOPIC_AUTHORIZATION_FAILED, abort=True)]
+    bench.outcome(0)
+    bench.until(lambda: bench.deaths, "it says so")
+    assert isinstance(bench.deaths[0], FatalError)
+    assert "does not let us write out any more" in str(bench.deaths[0])
+    assert bench.told == {0: False}
+    assert bench.calls[-1] == "abort_transaction", "no reader waits for it"
+
+
+def test_a_dead_letter_topic_that_may_not_be_written_holds_up_its_own_partitions_alone(bench: Bench) -> None:
+    bench.lost.add("dead")
+    bench.script["commit_transaction"] = [error(KafkaError.TOPIC_AUTHORIZATION_FAILED, abort=True)]
+    bench.outcome(0, "dead")
+    bench.until(lambda: bench.told == {0: False}, "it is given back")
+    bench.lease = Lease(("in", 0))
+    bench.before.append(lambda name: committed.append(name) if name == "commit_transaction" else None)
+    committed: list[str] = []
+    bench.outcome(0, "dead")
+    other = Lease(("in", 1))
+    other.start(0)
+    bench.transactions.send([Outgoing("out", None, b"", [])], lambda ok: bench.told.update({1: ok}), other, 0)
+    bench.until(lambda: bench.told == {0: True, 1: True}, "both are committed")
+    assert len(committed) == 2, "each in a transaction of its own"
+    assert not bench.deaths
+
+
+@pytest.mark.parametrize(
+    "code", [KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED]
+)
+def test_who_may_not_use_its_name_or_its_group_any_more_stops_with_one_sentence(bench: Bench, code: int) -> None:
+    bench.script["send_offsets_to_transaction"] = [error(code, abort=True)]
+    bench.outcome(0)
+    bench.until(lambda: bench.deaths, "it says so")
+    assert isinstance(bench.deaths[0], FatalError)
+    assert "does not let us commit transactions any more" in str(bench.deaths[0])
+    assert len(bench.made) == 1
 
 
 @pytest.mark.parametrize("replaced", [False, True])
