@@ -22,8 +22,8 @@ from training.data import Dataset
 from training.earlier import earlier_bundles
 from training.evaluate import measure, measure_answers
 from training.export import answers_as_served, by_training_rows, export, training_counts
-from training.features import FeatureCache
-from training.fusion import Inputs, learn, logits
+from training.fusion import Inputs, logits
+from training.fusion_step import FusionStep
 from training.hardware import device_of, processes
 from training.progress import Progress, Quiet
 from training.readers.bad_rows import MAX_BAD_SHARE
@@ -34,10 +34,8 @@ from training.report import ModelReport, Report
 from training.run import CHECKPOINTS, DEFAULT, FAMILY, MODELS, Options, Run
 from training.shop.shop import ShopConfig
 from training.splits import NO_TEST, SHARES, describe, frozen_split, split_file
-from training.stem import make_stem
 from training.steps import Encoders, EncoderSteps, preprocessing_of
 from training.task import Fitted
-from training.tune import Photos, Sources, learn_tuned
 
 __all__ = ["FAMILY", "MODELS", "SHOP_LISTINGS", "Options", "train", "train_folder", "train_shop"]
 
@@ -137,8 +135,8 @@ def train(
     run = Run(dataset, recipe, folder, cache_folder, split, where, seed, progress, device, options)
     with run.timed("encoders"):
         trained = _encoders(run, encoders)
-    with world.main_process_first():
-        inputs = _features(run, trained)
+    with world.main_process_first(), run.timed("features"):
+        inputs = _step(run).inputs(trained)
     models = {name: _model(run, trained, inputs, name) for name in options.models}
     report = _report(run, models, _plain(run, inputs))
     if world.is_main_process:
@@ -164,16 +162,9 @@ def _encoders(run: Run, encoders: str | Path | None) -> Encoders:
     ).run()
 
 
-def _features(run: Run, trained: Encoders) -> Inputs:
-    cache, text, image = FeatureCache(run.cache, run.recipe.features), None, None
-    if trained.tokenizer is not None:
-        with run.timed("title features"):
-            text = cache.text(run.dataset, trained.model, trained.tokenizer, trained.preprocessing, run.progress)
-    if trained.model.config.reads_image:
-        with run.timed("photo features"):
-            views = run.recipe.photo.views
-            image = cache.image(run.dataset, trained.model, trained.preprocessing, run.progress, views)
-    return Inputs(run.dataset.taxonomy, run.dataset.targets, text, image)
+def _step(run: Run) -> FusionStep:
+    parts = run.rows("train"), run.rows("select")
+    return FusionStep(run.dataset, run.recipe, run.cache, *parts, run.progress, run.device)
 
 
 def _plain(run: Run, inputs: Inputs) -> list[Baseline]:
@@ -228,30 +219,16 @@ def _model(run: Run, trained: Encoders, inputs: Inputs, name: str) -> ModelRepor
 
 def _learn(run: Run, trained: Encoders, inputs: Inputs, name: str) -> tuple[Encoders, Inputs, CategoryModel, Fitted]:
     """A trained model, with the encoders it ends up with and what they make of the listings."""
-    kind = FAMILY[name]
-    modality = kind.modality
     if name in trained.singles:
         return trained, inputs, trained.singles[name], Fitted((), ())
-    recipe, config = run.recipe.fusion, trained.config(*kind.shape(run.dataset.taxonomy))
-    stage = f"step 3: {name}" if modality == "both" else f"{name} heads"
-    train_rows, select_rows, keep = run.rows("train"), run.rows("select"), run.keep(trained)
-    blocks = recipe.tune.image_blocks if config.reads_image else 0
-    if not blocks and not (recipe.tune.text_layers and config.reads_text):
-        learned = learn(
-            config, inputs, train_rows, select_rows, recipe,
-            seed=run.seed, progress=run.progress, stage=stage, device=run.device, keep=keep,
-        )  # fmt: skip
-        return trained, inputs, learned.model, learned.fitted
-    with processes(run.device).main_process_first():
-        made = (run.dataset, trained.model, trained.preprocessing, blocks, run.cache, run.progress)
-        stem = make_stem(*made) if blocks and recipe.tune.views == 1 else None
-    photos = Photos(run.dataset, trained.preprocessing, recipe.tune.views) if blocks and stem is None else None
-    tuned, model, fitted = learn_tuned(
-        trained, config, inputs, Sources(run.texts, stem, photos), train_rows, select_rows, recipe,
-        seed=run.seed, progress=run.progress, stage=stage, device=run.device, keep=keep,
-    )  # fmt: skip
-    with processes(run.device).main_process_first():
-        return tuned, _features(run, tuned), model, fitted
+    kind, step = FAMILY[name], _step(run)
+    config = trained.config(*kind.shape(run.dataset.taxonomy))
+    stage = f"step 3: {name}" if kind.modality == "both" else f"{name} heads"
+    encoders, model, fitted = step.learn(trained, config, inputs, seed=run.seed, stage=stage, keep=run.keep(trained))
+    if encoders is not trained:
+        with processes(run.device).main_process_first():
+            inputs = step.inputs(encoders)
+    return encoders, inputs, model, fitted
 
 
 def _report(run: Run, models: Mapping[str, ModelReport], plain: list[Baseline]) -> Report:

@@ -1,13 +1,15 @@
-"""Trains one variant on features that all variants share, and says what it makes of the held parts.
+"""Trains one variant on encoders that all variants share, and says what it makes of the held parts.
 
-The encoders are frozen, so they are made or loaded once, and features are computed once for each kind of keys. After
-train.py's steps 1 and 2; before runs.py, which takes a Learner as it is.
+The encoders are made or loaded once, and features are computed once for each kind of keys. Where the recipe tunes
+their last blocks, every variant and seed tunes copies of its own. After train.py's steps 1 and 2; before runs.py, which
+takes a Learner as it is.
 """
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,15 +21,20 @@ import training.fusion
 import training.losses
 import training.optimisation
 import training.order
+import training.stem
+import training.tune
+import training.views
 import training.weights
 from mmcat.family import ModelConfig
+from mmcat.model import CategoryModel
 from training.baselines import plain_answers
 from training.compare.kept import Arrays, code_digest
 from training.compare.plan import Keys, Variant
 from training.data import Dataset
 from training.errors import RecipeError
-from training.features import FeatureCache, fingerprint, titles
-from training.fusion import Inputs, Withheld, learn, logits
+from training.features import fingerprint, titles
+from training.fusion import Inputs, Withheld, logits
+from training.fusion_step import FusionStep
 from training.progress import Progress
 from training.recipe import Recipe
 from training.splits import SHARES, Split, frozen_split
@@ -41,6 +48,9 @@ _LEARNING = (
     training.losses,
     training.optimisation,
     training.order,
+    training.stem,
+    training.tune,
+    training.views,
     training.weights,
 )  # whose code decides what is learned
 WITHHELD: tuple[Withheld, ...] = ("image", "text")
@@ -73,9 +83,14 @@ class Learner(Protocol):
 class Material:
     """What all variants of one kind of keys share: frozen encoders, and what they made of the listings."""
 
-    recipe: Recipe
+    step: FusionStep
     encoders: Encoders
     inputs: Inputs
+
+    @property
+    def recipe(self) -> Recipe:
+        """With these keys."""
+        return self.step.recipe
 
 
 @dataclass(frozen=True)
@@ -89,8 +104,6 @@ class FeatureLearner:
     dataset: Dataset
     split: Split
     materials: Mapping[Keys, Material]
-    progress: Progress
-    device: str
 
     @property
     def recipe(self) -> Recipe:
@@ -131,23 +144,20 @@ class FeatureLearner:
         of, modality = self._of(variant), FAMILY[variant.model].modality
         if variant.model in of.encoders.singles:
             model = of.encoders.singles[variant.model]  # trained whole in step 1 or 2, of which there is one
-        else:
-            model = learn(
-                self._config(variant),
-                of.inputs,
-                self.split.rows("train", self.dataset),
-                self.split.rows("select", self.dataset),
-                of.recipe.fusion,
-                seed=seed,
-                progress=self.progress,
-                stage=f"{variant.name}, seed {seed}",
-                device=self.device,
-            ).model
+            return self._answers(model, of.inputs, modality, parts)
+        stage = f"{variant.name}, seed {seed}"
+        encoders, model, _ = of.step.learn(of.encoders, self._config(variant), of.inputs, seed=seed, stage=stage)
+        if encoders is of.encoders:
+            return self._answers(model, of.inputs, modality, parts)
+        with TemporaryDirectory() as cache:  # nobody asks for the features of these encoders again
+            return self._answers(model, of.step.inputs(encoders, Path(cache)), modality, parts)
+
+    def _answers(self, model: CategoryModel, inputs: Inputs, modality: str, parts: tuple[str, ...]) -> Arrays:
         found: Arrays = {}
         for part in parts:
             for withheld in (None, *(WITHHELD if modality == "both" else ())):
                 name = part if withheld is None else f"{part} without {withheld}"
-                levels = logits(model, of.inputs, self.split.rows(part, self.dataset), withheld)
+                levels = logits(model, inputs, self.split.rows(part, self.dataset), withheld)
                 found |= {f"{name}.{level}": level_NC for level, level_NC in enumerate(levels)}
         return found
 
@@ -158,7 +168,7 @@ class FeatureLearner:
         texts = titles(self.dataset, of.encoders.preprocessing)
         train_rows, held_rows = (self.split.rows(name, self.dataset) for name in ("train", part))
         vectors = (of.inputs.text, of.inputs.image)
-        return dict(plain_answers(texts, vectors, self.dataset.targets, train_rows, held_rows, self.progress))
+        return dict(plain_answers(texts, vectors, self.dataset.targets, train_rows, held_rows, of.step.progress))
 
     def _config(self, variant: Variant) -> ModelConfig:
         config = self._of(variant).encoders.config(*FAMILY[variant.model].shape(self.dataset.taxonomy))
@@ -189,17 +199,12 @@ def feature_learner(
     split = frozen_split(dataset, cache, seed, shares)
     if not len(split.rows("select", dataset)):
         raise RecipeError(f"{dataset.name} is too small to compare on: its part select has no rows")
-    if recipe.fusion.tune.image_blocks or recipe.fusion.tune.text_layers:
-        raise RecipeError(f"{recipe.name} tunes encoders, and a comparison shares them: set fusion.tune to 0 blocks")
     materials: dict[Keys, Material] = {}
     for kind in keys or (recipe.fusion.keys,):
         of = recipe.with_keys(kind, one_cell=dataset.photo_vectors is not None)
         train_rows, select_rows = (split.rows(part, dataset) for part in ("train", "select"))
         steps = EncoderSteps(dataset, of, train_rows, select_rows, seed, progress, encoders=encoders, device=device)
         made = steps.run()
-        features = FeatureCache(cache, of.features)
-        assert made.tokenizer is not None  # noqa: S101  the steps make encoders of both modalities
-        text = features.text(dataset, made.model, made.tokenizer, made.preprocessing, progress)
-        image = features.image(dataset, made.model, made.preprocessing, progress, of.photo.views)
-        materials[kind] = Material(of, made, Inputs(dataset.taxonomy, dataset.targets, text, image))
-    return FeatureLearner(dataset, split, materials, progress, device)
+        step = FusionStep(dataset, of, cache, train_rows, select_rows, progress, device)
+        materials[kind] = Material(step, made, step.inputs(made))
+    return FeatureLearner(dataset, split, materials)

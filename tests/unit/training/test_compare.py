@@ -21,6 +21,7 @@ from training.errors import RecipeError
 from training.figures.bootstrap import mean_interval
 from training.progress import Quiet
 from training.readers.folder import read_folder
+from training.recipe import Tune
 from training.splits import Split
 
 PLAN = Plan(models=("text", "image", "concat", "late", "flat", "cross"), blocks=(1, 2), seeds=2, part="test")
@@ -90,11 +91,28 @@ def test_a_comparison_that_was_stopped_goes_on_from_the_next_run(learner: Featur
     assert len(counting.trained) == 5
     fusion = learner.recipe.fusion.model_copy(update={"lr": 0.02})
     pooled = learner.materials["pooled"]
-    changed = replace(pooled, recipe=learner.recipe.model_copy(update={"fusion": fusion}))
+    step = replace(pooled.step, recipe=learner.recipe.model_copy(update={"fusion": fusion}))
+    changed = replace(pooled, step=step)
     again = Counting(replace(learner, materials={"pooled": changed}))
     with pytest.raises(KeyboardInterrupt):
         run(plan, again, Kept(tmp_path), Quiet(), Looks())
     assert again.trained[0] == ("text", 0)
+
+
+def test_where_the_recipe_tunes_every_run_tunes_encoders_of_its_own(learner: FeatureLearner) -> None:
+    """What it answers is its own, another seed's is another, and what all variants share is as it was."""
+    pooled = learner.materials["pooled"]
+    tune = Tune(image_blocks=1, text_layers=1, lr_scale=1.0, views=2)
+    fusion = pooled.recipe.fusion.model_copy(update={"tune": tune, "epochs": 1})
+    recipe = pooled.recipe.model_copy(update={"fusion": fusion})
+    tuned = replace(learner, materials={"pooled": replace(pooled, step=replace(pooled.step, recipe=recipe))})
+    before = {name: value.clone() for name, value in pooled.encoders.model.state_dict().items()}
+    for model in ("text", "cross"):
+        first, again, other = (tuned.learn(Variant(model), seed, ("select",)) for seed in (0, 0, 1))
+        assert all(np.array_equal(first[name], again[name]) for name in first)
+        assert not np.array_equal(first["select.0"], other["select.0"])
+    assert all(bool((value == before[name]).all()) for name, value in pooled.encoders.model.state_dict().items())
+    assert tuned.facts(Variant("cross")) != learner.facts(Variant("cross"))
 
 
 def test_pooled_and_sequence_keys_stand_in_one_comparison(tmp_path: Path) -> None:
