@@ -77,6 +77,7 @@ def fingerprints(bundle: LoadedBundle, engine: str, precision: str) -> dict[str,
     if bundle.model.image_encoder is not None:
         shape = [config[name] for name in ("resnet_strides", "image_layers", "px", "grid")]
         seen = [preprocessing[name] for name in ("px", "fit", "fill", "max_pixels", "mean", "std")]
+        seen += ["scaled_decode"] * bundle.preprocessing.scaled_decode
         found["image"] = _digest([*common, "image", shape, seen], bundle.model.image_encoder)
     if bundle.model.text_encoder is not None and bundle.tokenizer is not None:
         shape = [config[name] for name in ("text_encoder", "text_pooling", "keys")]

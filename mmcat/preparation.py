@@ -28,6 +28,7 @@ class Preprocessing:
         mean, std: per channel of RGB in 0..1, applied on the device.
         max_tokens: titles are cut there.
         text_fields: the listing's fields that are joined by a space, in this order.
+        scaled_decode: `scaled` of `photos.decode`.
     """
 
     px: int
@@ -38,6 +39,7 @@ class Preprocessing:
     std: tuple[float, float, float] = IMAGENET_STD
     max_tokens: int = 48
     text_fields: tuple[str, ...] = ("title",)
+    scaled_decode: bool = False
 
     def __post_init__(self) -> None:
         unknown = set(self.text_fields) - set(TEXT_FIELDS)
@@ -47,17 +49,18 @@ class Preprocessing:
             raise ModelError(f"preprocessing out of range: {asdict(self)}")
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """All fields; but `scaled_decode` where it is on alone, so that bundles and stores without it stay as named."""
+        return {name: value for name, value in asdict(self).items() if name != "scaled_decode" or value}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Preprocessing":
         """The inverse of `to_json`; a missing or unknown key is a ModelError."""
         known = {field.name for field in fields(cls)}
-        if set(data) != known:
-            raise ModelError(f"preprocessing differs from what is known in {sorted(set(data) ^ known)}")
-        values: dict[str, Any] = {
+        values: dict[str, Any] = {"scaled_decode": False} | {
             key: tuple(value) if isinstance(value, list) else value for key, value in data.items()
         }
+        if set(values) != known:
+            raise ModelError(f"preprocessing differs from what is known in {sorted(set(values) ^ known)}")
         return cls(**values)
 
 
@@ -86,7 +89,12 @@ def photo(listing: Listing, preprocessing: Preprocessing) -> tuple[Pixels | None
         return None, ImageStatus.ABSENT if known is None or known is ImageStatus.USED else known
     try:
         pixels = decode(
-            listing.image, preprocessing.px, preprocessing.fit, preprocessing.fill, preprocessing.max_pixels
+            listing.image,
+            preprocessing.px,
+            preprocessing.fit,
+            preprocessing.fill,
+            preprocessing.max_pixels,
+            scaled=preprocessing.scaled_decode,
         )
     except PhotoError as error:
         return None, ImageStatus(error.code)

@@ -31,6 +31,7 @@ class PhotoRecipe(Part):
     Args:
         layers, grid: see mmcat.family.ModelConfig; a grid needs `fusion.keys: sequence`.
         views: of each photo in training: 1 as it is, 2 its mirror image too, more are cuts of it (training.views).
+        scaled_decode: JPEGs are unpacked near the size that is wanted (mmcat.photos.decode); travels in the bundle.
     """
 
     px: Annotated[int, Field(ge=32, le=512)] = 128
@@ -39,6 +40,7 @@ class PhotoRecipe(Part):
     layers: Literal["layer4", "layer3+layer4"] = "layer4"
     grid: Annotated[int, Field(ge=1)] = 1
     views: Annotated[int, Field(ge=1, le=8)] = 1
+    scaled_decode: bool = False
 
 
 class TextRecipe(Part):

@@ -233,7 +233,12 @@ def preprocessing_of(recipe: Recipe) -> Preprocessing:
     """How a recipe's listings become what the network sees."""
     photo, text = recipe.photo, recipe.text
     return Preprocessing(
-        px=photo.px, fit=photo.fit, fill=photo.fill, max_tokens=text.max_tokens, text_fields=text.fields
+        px=photo.px,
+        fit=photo.fit,
+        fill=photo.fill,
+        scaled_decode=photo.scaled_decode,
+        max_tokens=text.max_tokens,
+        text_fields=text.fields,
     )
 
 

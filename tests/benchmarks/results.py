@@ -45,6 +45,11 @@ ROWS: Final = {
         ("tests.benchmarks.decode",),
         lambda found: f"{interval(found['ratio'])}; at most {found['most_apart']} apart",
     ),
+    "decode_scaled": Row(
+        "the same, JPEGs unpacked near the size that is wanted (`photo.scaled_decode`) ≥ 2.9",
+        ("tests.benchmarks.decode", "--scaled"),
+        lambda found: interval(found["ratio"]),
+    ),
     "latency": Row(
         "registered → in the log at a steady rate, photo host 5 ms: p99 ≤ batch window + 2 × batch + 50 ms = 100 ms",
         ("mmcat.cli", "bench", "latency"),

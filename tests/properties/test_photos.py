@@ -3,8 +3,11 @@
 import contextlib
 import io
 from functools import cache
+from typing import Any
+from unittest import mock
 
 import numpy as np
+import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -26,10 +29,11 @@ def _whole(format_: str, mode: str) -> bytes:
 
 
 def _decodes_or_refuses(data: bytes, px: int, fit: photos.Fit) -> None:
-    with contextlib.suppress(PhotoError):
-        pixels = photos.decode(data, px, fit, max_pixels=100_000)
-        assert pixels.shape == (px, px, 3)
-        assert pixels.dtype == np.uint8
+    for scaled in (False, True):
+        with contextlib.suppress(PhotoError):
+            pixels = photos.decode(data, px, fit, max_pixels=100_000, scaled=scaled)
+            assert pixels.shape == (px, px, 3)
+            assert pixels.dtype == np.uint8
 
 
 @settings(deadline=None)  # a shared machine's clock proves nothing here
@@ -49,6 +53,30 @@ def test_damaged_photos_of_every_format(data: st.DataObject) -> None:
     inserted = data.draw(st.binary(max_size=8))
     at = data.draw(st.integers(0, cut))
     _decodes_or_refuses(bytes(body[:at]) + inserted + bytes(body[at:cut]), 24, "pad")
+
+
+@settings(deadline=None)
+@given(st.integers(1, 900), st.integers(1, 900), st.integers(1, 300), st.sampled_from(["pad", "crop"]))
+def test_scaled_decoding_gives_at_least_what_is_wanted_and_no_more_than_there_is(
+    width: int, height: int, px: int, fit: photos.Fit
+) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), (90, 90, 90)).save(buffer, "JPEG")
+    unpacked: list[tuple[int, int]] = []
+
+    def decode_jpeg(*given: Any, **least: int) -> photos.Pixels:
+        pixels: photos.Pixels = simplejpeg_decode(*given, **least)
+        unpacked.append(pixels.shape[:2])
+        return pixels
+
+    simplejpeg_decode = simplejpeg.decode_jpeg
+    with mock.patch.object(simplejpeg, "decode_jpeg", decode_jpeg):
+        square = photos.decode(buffer.getvalue(), px, fit, fill=90, scaled=True)
+    [(rows, columns)] = unpacked
+    scale = px / (max(width, height) if fit == "pad" else min(width, height))
+    assert min(height, round(height * scale)) <= rows <= height
+    assert min(width, round(width * scale)) <= columns <= width
+    assert np.abs(square.astype(int) - 90).max() <= 1
 
 
 @settings(deadline=None)

@@ -32,13 +32,13 @@ def photos(sides_px: Sequence[int] = SIDES_PX) -> list[bytes]:
     return made
 
 
-def decode(bodies: Sequence[bytes], px: int = 224) -> float:
+def decode(bodies: Sequence[bytes], px: int = 224, *, scaled: bool = False) -> float:
     """Photos a second and core, to a square of `px`: CPU seconds of this thread count."""
     from mmcat.photos import decode as to_pixels
 
     begun = time.thread_time()
     for body in bodies:
-        to_pixels(body, px)
+        to_pixels(body, px, scaled=scaled)
     return len(bodies) / (time.thread_time() - begun)
 
 

@@ -198,9 +198,11 @@ def test_a_fingerprint_is_of_the_encoder_and_not_of_the_fusion(tiny_bundle: Path
     for parameter in loaded.model.members.parameters():
         parameter.data.add_(1)
     assert fingerprints(replace(loaded, fingerprint="0" * 64), "eager-cpu", "fp32") == before
-    wider = replace(loaded, preprocessing=replace(loaded.preprocessing, fit="crop"))
-    assert fingerprints(wider, "eager-cpu", "fp32")["image"] != before["image"]
-    assert fingerprints(wider, "eager-cpu", "fp32")["text"] == before["text"]
+    preprocessing = loaded.preprocessing
+    for changed in (replace(preprocessing, fit="crop"), replace(preprocessing, scaled_decode=True)):
+        other = replace(loaded, preprocessing=changed)
+        assert fingerprints(other, "eager-cpu", "fp32")["image"] != before["image"]
+        assert fingerprints(other, "eager-cpu", "fp32")["text"] == before["text"]
     for engine, precision in (("onnxruntime-cpu", "fp32"), ("eager-cpu", "bf16")):
         assert not set(fingerprints(loaded, engine, precision).values()) & set(before.values())
     assert loaded.model.image_encoder is not None

@@ -84,9 +84,9 @@ def test_plain_jpegs_take_the_fast_road(monkeypatch: pytest.MonkeyPatch) -> None
     taken: list[str] = []
     real = simplejpeg.decode_jpeg
 
-    def decode_jpeg(data: bytes, colorspace: str) -> Pixels:
+    def decode_jpeg(data: bytes, colorspace: str, **least: int) -> Pixels:
         taken.append(colorspace)
-        pixels: Pixels = real(data, colorspace)
+        pixels: Pixels = real(data, colorspace, **least)
         return pixels
 
     monkeypatch.setattr(simplejpeg, "decode_jpeg", decode_jpeg)
@@ -116,6 +116,41 @@ def test_exif_orientation_is_undone_on_both_roads(format_: str, orientation: int
     options: dict[str, object] = {"lossless": True} if format_ == "WEBP" else {"quality": 95}
     decoded = photos.decode(_encode(stored, format_, exif=exif.tobytes(), **options), 40)
     assert _distance(decoded, _reference(_picture(), 40)) < 2.5
+
+
+@pytest.mark.parametrize("fit", ["pad", "crop"])
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+@pytest.mark.parametrize(
+    ("mode", "options"),
+    [
+        ("RGB", {}),
+        ("RGB", {"subsampling": 0}),
+        ("RGB", {"progressive": True}),
+        ("L", {}),
+        ("CMYK", {}),
+    ],
+)
+def test_scaled_decoding_shows_the_same_photo(
+    mode: str, options: dict[str, object], orientation: int, fit: photos.Fit
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture = Image.fromarray(_picture(800, 600)).convert(mode)
+    data = _encode(picture, "JPEG", quality=95, exif=exif.tobytes(), **options)
+    whole, scaled = (photos.decode(data, 96, fit, scaled=scaled) for scaled in (False, True))
+    assert _distance(scaled, whole) < 1
+
+
+@pytest.mark.parametrize("format_", ["PNG", "WEBP", "BMP"])
+def test_scaled_decoding_changes_jpegs_alone(format_: str) -> None:
+    data = _encode(Image.fromarray(_picture(800, 600)), format_)
+    assert np.array_equal(photos.decode(data, 96, scaled=True), photos.decode(data, 96))
+
+
+def test_scaled_decoding_is_close_on_real_shop_photos(test_data: Path) -> None:
+    for file in sorted((test_data / "photos_large").glob("*.jpg")):
+        data = file.read_bytes()
+        assert _distance(photos.decode(data, 224, scaled=True), photos.decode(data, 224)) < 4
 
 
 def test_transparency_lies_on_white() -> None:
@@ -187,9 +222,10 @@ def test_a_bomb_is_refused_by_its_header(size: tuple[int, int], monkeypatch: pyt
 
 def test_a_jpeg_bomb_is_refused_before_simplejpeg_unpacks_it(monkeypatch: pytest.MonkeyPatch) -> None:
     data = _encode(Image.fromarray(_picture(80, 60)), "JPEG")
-    monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda *_: pytest.fail("the bomb was unpacked"))
-    with pytest.raises(PhotoError, match="refused"):
-        photos.decode(data, 32, max_pixels=80 * 60 - 1)
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda *_, **__: pytest.fail("the bomb was unpacked"))
+    for scaled in (False, True):  # by the pixels it holds, not by those that would be unpacked
+        with pytest.raises(PhotoError, match="refused"):
+            photos.decode(data, 32, max_pixels=80 * 60 - 1, scaled=scaled)
 
 
 def test_exactly_the_limit_is_decoded() -> None:

@@ -2,11 +2,13 @@
 
 import io
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from mmcat.errors import ModelError
 from mmcat.listing import ImageStatus, Listing
+from mmcat.photos import decode
 from mmcat.preparation import Preprocessing, listing_text, photo
 
 
@@ -50,6 +52,20 @@ def test_preprocessing_survives_json_and_refuses_what_it_does_not_know() -> None
     for broken in ({**data, "gamma": 2}, {key: value for key, value in data.items() if key != "px"}):
         with pytest.raises(ModelError, match=r"gamma|px"):
             Preprocessing.from_json(broken)
+
+
+def test_scaled_decoding_is_asked_for_by_the_preprocessing_and_off_where_it_is_not_named() -> None:
+    buffer = io.BytesIO()
+    Image.linear_gradient("L").resize((640, 640)).rotate(30).save(buffer, "JPEG")
+    listing = Listing("1", image=buffer.getvalue())
+    plain, scaled = Preprocessing(px=48), Preprocessing(px=48, scaled_decode=True)
+    assert "scaled_decode" not in plain.to_json()  # what was written before it was there is read, and named, as ever
+    assert Preprocessing.from_json(scaled.to_json()) == scaled
+    for preprocessing in (plain, scaled):
+        pixels, _ = photo(listing, preprocessing)
+        assert pixels is not None
+        assert np.array_equal(pixels, decode(buffer.getvalue(), 48, scaled=preprocessing.scaled_decode))
+    assert not np.array_equal(decode(buffer.getvalue(), 48), decode(buffer.getvalue(), 48, scaled=True))
 
 
 @pytest.mark.parametrize("change", [{"px": 0}, {"fill": 256}, {"text_fields": ()}, {"text_fields": ("price",)}])
