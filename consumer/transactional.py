@@ -8,8 +8,10 @@
 Used by transactions.py, which decides. Knows nothing of what is sent.
 """
 
+import threading
 import time
 from collections.abc import Callable, Mapping
+from queue import Empty, SimpleQueue
 from typing import Final
 
 from consumer.kafka import FORBIDDEN, KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -22,6 +24,8 @@ FORBIDDEN_CODES: Final = FORBIDDEN | {KafkaError.GROUP_AUTHORIZATION_FAILED}
 BLAMELESS_CODES: Final = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT, KafkaError._MSG_TIMED_OUT})
 RETRY_S: Final = 0.02
 FULL_S: Final = 0.02
+HUNG_S: Final = 5.0  # past its time a call is not waited for
+LOOK_S: Final = 0.05
 
 
 class TransactionError(Exception):
@@ -77,7 +81,8 @@ class TransactionalClient:
 
     def begin(self) -> None:
         """Open a transaction. Raises TransactionError."""
-        self._until(lambda _: self._mine.begin_transaction(), self._clock())
+        begin = self._mine.begin_transaction
+        self._until(lambda _: begin(), self._clock())
 
     def produce(self, record: Outgoing, on_refused: Callable[[], None]) -> None:
         """Send a record with the transaction; `on_refused` runs within a later call if the broker does not take it.
@@ -145,13 +150,41 @@ class TransactionalClient:
         """Call, again where the client says that this may help, to the deadline."""
         while True:
             try:
-                self._told(lambda: call(max(RETRY_S, deadline - self._clock())))
+                self._told(lambda: self._returned(call, deadline))
             except _RetriableError as error:
                 if self._clock() >= deadline:
                     raise DoubtfulError(f"no answer in time: {error}") from None
                 time.sleep(RETRY_S)  # the client says "try again" and tells of nothing that could be waited for
             else:
                 return
+
+    def _returned(self, call: Callable[[float], object], deadline: float) -> None:
+        """Call, and wait for it no longer than to the deadline, or a little more.
+
+        The client does not keep the time that it is given where the group's coordinator goes away: it may hang for ever
+        (librdkafka's issues 5456 and 5511; the fault matrix saw it). Its thread is then left to it, and the producer.
+        """
+        left_s = max(RETRY_S, deadline - self._clock())
+        ended: SimpleQueue[BaseException | None] = SimpleQueue()
+
+        def make() -> None:
+            try:
+                call(left_s)
+                ended.put(None)
+            except BaseException as error:  # raised again by whoever waits
+                ended.put(error)
+
+        threading.Thread(target=make, name="transaction-call", daemon=True).start()
+        while True:
+            try:
+                error = ended.get(timeout=LOOK_S)
+            except Empty:
+                if self._clock() >= deadline + HUNG_S:
+                    raise DoubtfulError("the client does not come back") from None
+            else:
+                break
+        if error is not None:
+            raise error
 
     @staticmethod
     def _told(call: Callable[[], object]) -> None:

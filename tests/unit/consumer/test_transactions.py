@@ -3,6 +3,7 @@
 On a real broker this is tests/integration/test_exactly_once.py; here is what cannot be made to happen there at will.
 """
 
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -187,6 +188,28 @@ def test_a_commit_without_an_answer_in_time_leaves_a_doubt(bench: Bench) -> None
     bench.until(lambda: len(bench.made) == 2, "another is made")
     assert bench.told == {0: False}
     assert bench.lease.ended
+
+
+@pytest.mark.parametrize("hangs", ["send_offsets_to_transaction", "commit_transaction"])
+def test_a_call_that_never_comes_back_leaves_a_doubt_and_not_a_service_that_stands_still(
+    bench: Bench, hangs: str
+) -> None:
+    """As librdkafka's do where the coordinator goes away."""
+    released = threading.Event()
+
+    def hang(name: str) -> None:
+        if name == hangs and len(bench.made) == 1:
+            released.wait()
+
+    bench.before.append(hang)
+    bench.outcome(0)
+    bench.until(lambda: bench.told == {0: False}, "it is given up")
+    bench.until(lambda: len(bench.made) == 2, "another producer is made")
+    bench.lease = Lease(("in", 0))
+    bench.outcome(0)
+    bench.until(lambda: bench.told == {0: True}, "it goes on with it")
+    released.set()
+    assert not bench.deaths
 
 
 def test_after_an_abort_that_fails_the_producer_is_made_anew(bench: Bench) -> None:
