@@ -22,7 +22,16 @@ from typing import Final
 import structlog
 
 from consumer.errors import FatalError, ViewError
-from consumer.kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition, make_consumer, polled
+from consumer.kafka import (
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+    fenced,
+    make_consumer,
+    polled,
+)
 from consumer.metrics import Metrics
 from consumer.repair import Outranked, Repairer
 from consumer.settings import Settings
@@ -36,6 +45,7 @@ POLL_S: Final = 0.1
 # How often the positions are confirmed while nothing is published: how long a view that was emptied can stay empty.
 CHECK_S: Final = 1.0
 COMMIT_S: Final = 5.0
+FENCED_S: Final = 1.0  # before another client joins
 BACKOFF_S: Final = (0.1, 5.0)  # first and longest wait for what is away; doubles, and half of it is random
 # The whole assignment is given anew after each doubt, which cooperative assignors and KIP-848 do not allow. A short
 # stop of the view at a rebalance costs nothing.
@@ -114,14 +124,9 @@ class ViewWriter:
             return self._moved.wait_for(there, timeout_s)
 
     def _run(self) -> None:
-        consumer: Consumer | None = None
         try:
-            consumer = make_consumer(
-                self._settings.kafka, group_id=f"{self._settings.kafka.group_id}-view", extra=GROUP
-            )
-            consumer.subscribe([self._topic], on_assign=self._assigned, on_revoke=self._lost, on_lost=self._lost)
             while not self._stopping.is_set():
-                self._turn(consumer)
+                self._read_on()
         except ViewError as error:
             self.reason, self.error = str(error), error
             log.error("view_stopped", reason=self.reason)
@@ -131,10 +136,27 @@ class ViewWriter:
             log.exception("view_writer_died")
         finally:
             self._metrics.view_up.set(0)
-            if consumer is not None:
-                self._broker.commit(consumer, self._next)
-                consumer.close()
             self._view.close()
+
+    def _read_on(self) -> None:
+        """With one client, for as long as it can; a static member that is fenced is of no use any more.
+
+        That may be its own shadow's work, see `Assignment.replaced`. If it is another process's, the service finds out.
+        """
+        consumer = make_consumer(self._settings.kafka, group_id=f"{self._settings.kafka.group_id}-view", extra=GROUP)
+        try:
+            consumer.subscribe([self._topic], on_assign=self._assigned, on_revoke=self._lost, on_lost=self._lost)
+            while not self._stopping.is_set():
+                self._turn(consumer)
+            self._broker.commit(consumer, self._next)
+        except _FencedError as error:
+            self.reason = str(error)
+            self._metrics.view_up.set(0)
+            log.warning("view_reader_fenced")
+            self._given_up()
+            self._stopping.wait(FENCED_S)
+        finally:
+            consumer.close()
 
     def _turn(self, consumer: Consumer) -> None:
         """One turn: make sure where to read on from, read, apply; or wait a little for what is away."""
@@ -270,14 +292,17 @@ class ViewWriter:
         consumer.assign([])  # until `_resume` knows where to read on from
 
     def _lost(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
-        for one in partitions:
-            self._broker.forget_lag(one.partition)
+        self._given_up()
+        consumer.unassign()
+
+    def _given_up(self) -> None:
+        for partition in self._owned:
+            self._broker.forget_lag(partition)
         self._owned = ()
         self._in_doubt = True
         with self._moved:
             self._next = {}
         self._read = {}
-        consumer.unassign()
 
     def _wait(self, consumer: Consumer, event: str, detail: str) -> None:
         """Drop what is under way and stay in the group for a while, reading nothing."""
@@ -297,6 +322,12 @@ class ViewWriter:
                     _refuse_fatal(error)
 
 
+class _FencedError(Exception):
+    """The reader's client is fenced."""
+
+
 def _refuse_fatal(error: KafkaError) -> None:
+    if fenced(error):
+        raise _FencedError(f"the view's reader is fenced: {error.str()}")
     if error.fatal():
         raise FatalError(f"the view's consumer cannot go on: {error.str()}")

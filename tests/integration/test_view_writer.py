@@ -9,7 +9,7 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 
 from mmcat.cli.servers import LocalValkey
-from tests.support.broker import TopicNames, committed, create_topics, send
+from tests.support.broker import TopicNames, committed, create_topics, reader, send
 from tests.support.view_bench import Sent, batch, ends_of, running, settings_for, shown, up, winners, written
 from tests.support.waiting import eventually
 
@@ -90,6 +90,27 @@ def test_view_that_goes_away_and_comes_back_empty_is_filled_again(
         assert writer.wait_until(ends_of(kafka, topics.output), 30)
         assert shown(server.url) == winners(batch(0, 400))
         assert writer.reason is None
+
+
+def test_reader_that_is_fenced_as_a_static_member_reads_on_by_another_client(
+    apache_kafka: str, topics: TopicNames, valkey_url: str, view_prefix: str, group_id: str
+) -> None:
+    """Its client may do that to itself where a broker goes away; here a client of the test joins under its name."""
+    settings = settings_for(apache_kafka, topics.output, valkey_url, group_id, view_prefix)
+    settings = settings.model_copy(update={"kafka": settings.kafka.model_copy(update={"instance_id": "one"})})
+    shadow: dict[str, str | int] = {"group.id": f"{group_id}-view", "group.instance.id": "one"}
+    assignor: dict[str, str | int] = {"partition.assignment.strategy": "range", "session.timeout.ms": 6_000}
+    given: list[object] = []
+    with running(settings) as (writer, _):
+        send(apache_kafka, topics.output, batch(0, 100))
+        assert writer.wait_until(ends_of(apache_kafka, topics.output), 30)
+        with reader(apache_kafka, **shadow, **assignor) as other:
+            other.subscribe([topics.output], on_assign=lambda _, partitions: given.extend(partitions))
+            eventually(lambda: other.poll(0.05) is not None or given, "it joins in our place")
+        send(apache_kafka, topics.output, batch(100, 100))
+        assert writer.wait_until(ends_of(apache_kafka, topics.output), 30)
+        assert writer.alive
+    assert shown(valkey_url, view_prefix) == winners(batch(0, 200))
 
 
 def test_view_that_is_away_at_the_start_is_filled_when_it_comes(
