@@ -12,6 +12,7 @@ has a tiny model: only to see that all run and agree.
 
 import argparse
 import json
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -62,7 +63,7 @@ def main() -> None:
 
 
 def race(peers: Sequence[str], listings: int, pairs: int, small: bool) -> dict[str, list[Turn]]:
-    """All turns by runner, in rounds that change direction; prints nothing."""
+    """All turns by runner, in rounds that change direction; tells each on stderr."""
     titles = [str(event(number, "")["title"]) for number in range(listings)]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -77,6 +78,7 @@ def race(peers: Sequence[str], listings: int, pairs: int, small: bool) -> dict[s
         for number in range(pairs + 1):
             for runner in runners if number % 2 else runners[::-1]:
                 turn = runner.turn(range(number * listings, (number + 1) * listings))
+                print(f"{number}/{pairs} {runner}: {turn.events_per_s:.1f} events/s", file=sys.stderr, flush=True)
                 if number:
                     turns[str(runner)].append(turn)
         return turns
