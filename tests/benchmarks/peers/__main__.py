@@ -68,7 +68,7 @@ def race(peers: Sequence[str], listings: int, pairs: int, small: bool) -> dict[s
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         broker = stack.enter_context(LocalKafka())
-        host = stack.enter_context(PhotoHost(_photos(listings), DELAY_S))
+        host = stack.enter_context(PhotoHost(drawn_photos(listings), DELAY_S))
         warm_groups(broker.bootstrap)
         model = make_tiny_bundle(folder / "bundle") if small else bundle.write(folder / "bundle", titles)
         place = Place(broker.bootstrap, model, host.url, folder)
@@ -109,7 +109,7 @@ def _equal(ours: Turn, theirs: Turn) -> float:
     return sum(path == theirs.paths[product] for product, path in ours.paths.items()) / len(ours.paths)
 
 
-def _photos(count: int) -> list[bytes]:
+def drawn_photos(count: int) -> list[bytes]:
     """JPEGs of 600 px, no two of the same bytes: the second marker of each is a comment with its number."""
     drawn = photos((600,) * DRAWN)
     comments = (b"\xff\xfe\x00\x06" + number.to_bytes(4, "big") for number in range(count))

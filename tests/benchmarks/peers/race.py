@@ -91,7 +91,7 @@ class Runner:
         if len(answers) < len(numbers) or blind:
             raise ServerError(f"{self}: {len(answers)} of {len(numbers)} listings were answered, {blind} without photo")
         paths = {product: tuple(node["id"] for node in said["path"]) for product, said in answers.items()}
-        return Turn(_rate([message.timestamp()[1] for message in messages]), paths)
+        return Turn(rate([message.timestamp()[1] for message in messages]), paths)
 
     def __str__(self) -> str:
         return f"{self.name} ({self.engine})"
@@ -156,7 +156,7 @@ def event(number: int, image_url: str) -> dict[str, Any]:
     return {"product_id": f"p{number}", "title": title, "brand": "나이키", "image_url": image_url.format(number)}
 
 
-def _rate(stamps_ms: list[int]) -> float:
+def rate(stamps_ms: list[int]) -> float:
     """Results a second between the end of the first batch and one batch before the end."""
     stamps_ms = sorted(stamps_ms)
     first, last = BATCH - 1, len(stamps_ms) - BATCH - 1

@@ -1,11 +1,14 @@
 """What `mmcat bench` and `mmcat top` calculate and print."""
 
+import urllib.request
+
 import pytest
 from prometheus_client import generate_latest
 
 from consumer.metrics import Metrics
 from mmcat.cli.benchmarks import parts
 from mmcat.cli.benchmarks.intervals import Ratio, median, ratio
+from mmcat.cli.benchmarks.photo_host import PhotoHost
 from mmcat.cli.benchmarks.report import Report, bar, number
 from mmcat.cli.benchmarks.scrape import Snapshot
 from mmcat.cli.top import figures
@@ -85,3 +88,10 @@ def test_the_photos_that_are_measured_are_what_shops_send() -> None:
     sizes = [len(body) for body in parts.photos()]
     assert 20_000 < min(sizes) <= max(sizes) < 400_000
     assert parts.photos((600,)) == parts.photos((600,))
+
+
+def test_the_photo_host_answers_a_number_with_the_same_photo_each_time() -> None:
+    with PhotoHost([b"first", b"second"]) as host:
+        for number in (3, 0, 3):
+            with urllib.request.urlopen(host.url.format(number)) as answer:  # noqa: S310 (our own host)
+                assert answer.read() == (b"second" if number % 2 else b"first")
