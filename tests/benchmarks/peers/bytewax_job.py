@@ -4,7 +4,8 @@
 
 Tuned as its documentation says:
 * operator `collect`: lists "up to a size or a timeout", under one key so that a batch may hold several partitions.
-* `KafkaSource(batch_size=…)`, under "Batch sizes" of its page on Kafka: larger for throughput.
+* `KafkaSource(batch_size=…)`, under "Batch sizes" of its page on Kafka: larger for throughput. Nothing is written
+  before all that was read at once is through the model, so two batches are read at once, the second fetched meanwhile.
 * "Kafka and Recovery" of the same page: offsets on the broker by `group.id` and `enable.auto.commit`, from
   `OFFSET_STORED`. The client then commits what was read, not what was delivered: that is what it offers.
 Fetches are begun where the record is read and waited for where the batch is, so photos come while the model works. One
@@ -21,8 +22,11 @@ from bytewax.dataflow import Dataflow
 from bytewax.run import cli_main
 from confluent_kafka import OFFSET_STORED
 
+from mmcat.cli.benchmarks.transport import PARTITIONS
 from mmcat.listing import Prepared
 from tests.benchmarks.peers.work import BATCH, BATCH_S, FETCHES, Job, Photos, prepared, results
+
+READ = 2 * BATCH // PARTITIONS  # of each partition at once
 
 
 def flow(job: Job) -> Dataflow:
@@ -38,7 +42,7 @@ def flow(job: Job) -> Dataflow:
 
     offsets = {"group.id": job.group, "enable.auto.commit": "true", "auto.offset.reset": "earliest"}
     source = KafkaSource(
-        [job.bootstrap], [job.source], starting_offset=OFFSET_STORED, add_config=offsets, batch_size=4 * BATCH
+        [job.bootstrap], [job.source], starting_offset=OFFSET_STORED, add_config=offsets, batch_size=READ
     )
     dataflow = Dataflow("categorize")
     records = op.input("read", dataflow, source)
