@@ -10,7 +10,7 @@ from tests.benchmarks.peers.__main__ import drawn_photos, summary
 from tests.benchmarks.peers.race import Turn, event, rate
 from tests.benchmarks.peers.work import BATCH
 
-SAME = {"p1": ("1", "1.2"), "p2": ("3",)}
+SAME = {"p1": ("1.2", 0.5), "p2": ("3", 0.9)}
 
 
 def test_the_first_and_the_last_batch_do_not_count() -> None:
@@ -31,12 +31,13 @@ def test_the_service_is_compared_with_the_best_peer_turn_by_turn() -> None:
     found = summary({name: [Turn(one, SAME) for one in several] for name, several in rates.items()})
     assert (found["eager"]["best"], found["eager"]["median"], found["eager"]["pairs"]) == ("arroyo", 3.0, 3)
     assert (found["cpu"]["best"], found["cpu"]["median"]) == ("arroyo", 1.2)
-    assert found["equal_paths"] == 1.0
+    assert found["equal_answers"] == 1.0
 
 
-def test_a_peer_that_answers_otherwise_fails_the_run() -> None:
+@pytest.mark.parametrize("other", [("4", 0.9), ("3", 0.8)])
+def test_a_peer_that_answers_otherwise_fails_the_run(other: tuple[str, float]) -> None:
     turns = {name: [Turn(1.0, SAME)] for name in ("mmcat (cpu)", "arroyo (eager)", "arroyo (cpu)")}
-    turns["arroyo (eager)"] = [Turn(1.0, SAME | {"p2": ("4",)})]
+    turns["arroyo (eager)"] = [Turn(1.0, SAME | {"p2": other})]
     with pytest.raises(ServerError, match=r"arroyo \(eager\) 50\.0%"):
         summary(turns)
 

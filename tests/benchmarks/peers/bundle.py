@@ -1,7 +1,8 @@
 """A bundle of the shape that `mmcat train --recipe fashion_cpu` makes, with random weights: they change no speed.
 
 ResNet50 at 128 px, a sentence encoder of six layers, three fusions of two blocks, a tree of the size of a marketplace's
-(57 main, 570 middle and 3,420 small categories, and 570 sub). Heads are spread, so that answers differ.
+(57 main, 570 middle and 3,420 small categories, and 570 sub). Such a model gives few different paths; heads are spread,
+so that their probabilities differ.
 """
 
 from collections.abc import Iterator

@@ -43,10 +43,10 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What one backlog showed: results a second, and the ids of each product's path."""
+    """What one backlog showed: results a second, and each product's path (its last id) and probability."""
 
     events_per_s: float
-    paths: Mapping[str, tuple[str, ...]]
+    answers: Mapping[str, tuple[str, float]]
 
 
 class Runner:
@@ -86,12 +86,12 @@ class Runner:
         with self._awake():
             self._register(numbers)
             messages = self._collect(len(numbers))
-        answers = {said["product_id"]: said for said in (json.loads(message.value() or b"") for message in messages)}
-        blind = sum(said["image"] != "used" for said in answers.values())
-        if len(answers) < len(numbers) or blind:
-            raise ServerError(f"{self}: {len(answers)} of {len(numbers)} listings were answered, {blind} without photo")
-        paths = {product: tuple(node["id"] for node in said["path"]) for product, said in answers.items()}
-        return Turn(rate([message.timestamp()[1] for message in messages]), paths)
+        results = {said["product_id"]: said for said in (json.loads(message.value() or b"") for message in messages)}
+        blind = sum(said["image"] != "used" for said in results.values())
+        if len(results) < len(numbers) or blind:
+            raise ServerError(f"{self}: {len(results)} of {len(numbers)} listings were answered, {blind} without photo")
+        answers = {product: (said["path"][-1]["id"], said["probability"]) for product, said in results.items()}
+        return Turn(rate([message.timestamp()[1] for message in messages]), answers)
 
     def __str__(self) -> str:
         return f"{self.name} ({self.engine})"
