@@ -9,7 +9,7 @@ from mmcat.cli.options import Config, load_settings
 from mmcat.cli.texts import CommandError, new_app, print_json
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
     from mmcat.cli.benchmarks.scrape import Snapshot
 
@@ -45,13 +45,17 @@ def top(
         return
     console = Console()
     if once:
-        console.print(table(address, before, now))
+        console.print(view(address, before, now))
         return
-    with Live(table(address, before, now), console=console, auto_refresh=False) as live:
+    with Live(view(address, before, now), console=console, auto_refresh=False) as live:
         while True:
             time.sleep(every)
-            before, now = now, _look(address)
-            live.update(table(address, before, now), refresh=True)
+            try:
+                before, now = now, _look(address)
+            except CommandError as error:  # restarted, perhaps: that is when one watches
+                live.update(f"{error}; asking again every {every:g} s", refresh=True)
+            else:
+                live.update(view(address, before, now), refresh=True)
 
 
 def figures(before: "Snapshot", now: "Snapshot") -> dict[str, object]:
@@ -72,14 +76,15 @@ def figures(before: "Snapshot", now: "Snapshot") -> dict[str, object]:
     }
 
 
-def table(address: str, before: "Snapshot", now: "Snapshot") -> "Table":
-    """The same for people."""
+def view(address: str, before: "Snapshot", now: "Snapshot") -> "Group":
+    """The same for people: a table, and the bottleneck in a line below."""
+    from rich.console import Group
     from rich.table import Table
 
     from mmcat.cli.benchmarks.report import bar, number
 
     found = figures(before, now)
-    shown = Table(title=address, show_header=False, caption=now.line(), min_width=60)
+    shown = Table(title=address, show_header=False, min_width=60)
     for name in ("lag", "listings_per_s"):
         for label, value in _numbers(found[name]).items():
             shown.add_row(f"{name.replace('_per_s', '/s')} {label}", number(value))
@@ -88,7 +93,7 @@ def table(address: str, before: "Snapshot", now: "Snapshot") -> "Table":
     shown.add_row("held", f"{now.held[0]:,.0f} of {now.held[1]:,.0f}")
     shown.add_row("listings per batch", f"{found['batch']:.1f}")
     shown.add_row("mean end to end", f"{found['end_to_end_s']:.3f} s")
-    return shown
+    return Group(shown, now.line())
 
 
 def _numbers(found: object) -> dict[str, float]:

@@ -65,6 +65,12 @@ ROWS: Final = {
         ("tests.benchmarks.two_consumers",),
         lambda found: interval(found["ratio"]),
     ),
+    "peers": Row(
+        "whole consumer ÷ the same job on the best of quixstreams, faststream, sentry-arroyo and bytewax: with eager"
+        " channels-last PyTorch ≥ 1.5, with our engine ≥ 1.1",
+        ("tests.benchmarks.peers",),
+        lambda found: "; ".join(f"{interval(found[with_])} × {found[with_]['best']}" for with_ in ("eager", "cpu")),
+    ),
     "exactly_once": Row(
         "exactly once ÷ at least once, events/s",
         ("tests.benchmarks.exactly_once",),

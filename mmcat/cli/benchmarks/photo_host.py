@@ -1,4 +1,4 @@
-"""A photo host on loopback that answers every path with the same photos after a set time, in a thread of its own."""
+"""A photo host on loopback that answers each number with the same photo after a set time, in a thread of its own."""
 
 import asyncio
 import threading
@@ -13,13 +13,12 @@ class PhotoHost:
     """As a context manager it is ready when entered.
 
     Args:
-        bodies: JPEGs, given out in turn.
+        bodies: JPEGs; `/N.jpg` is number N of them, counted round and round.
         delay_s: before each answer.
     """
 
     def __init__(self, bodies: Sequence[bytes], delay_s: float = 0.0) -> None:
         self._bodies, self._delay_s = bodies, delay_s
-        self._count = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="photo-host", daemon=True)
         self.port = 0
@@ -44,15 +43,15 @@ class PhotoHost:
 
     async def _open(self) -> None:
         app = web.Application()
-        app.router.add_get("/{name}", self._answer)
+        app.router.add_get(r"/{number:\d+}.jpg", self._answer)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()
         self.port = self._runner.addresses[0][1]
 
-    async def _answer(self, _request: web.Request) -> web.Response:
+    async def _answer(self, request: web.Request) -> web.Response:
         if self._delay_s:
             await asyncio.sleep(self._delay_s)
-        self._count += 1
-        return web.Response(body=self._bodies[self._count % len(self._bodies)], content_type="image/jpeg")
+        body = self._bodies[int(request.match_info["number"]) % len(self._bodies)]
+        return web.Response(body=body, content_type="image/jpeg")

@@ -1,14 +1,19 @@
 """What `mmcat bench` and `mmcat top` calculate and print."""
 
+import io
+import urllib.request
+
 import pytest
 from prometheus_client import generate_latest
+from rich.console import Console
 
 from consumer.metrics import Metrics
 from mmcat.cli.benchmarks import parts
 from mmcat.cli.benchmarks.intervals import Ratio, median, ratio
+from mmcat.cli.benchmarks.photo_host import PhotoHost
 from mmcat.cli.benchmarks.report import Report, bar, number
 from mmcat.cli.benchmarks.scrape import Snapshot
-from mmcat.cli.top import figures
+from mmcat.cli.top import figures, view
 
 
 def test_a_ratio_is_taken_pair_by_pair() -> None:
@@ -72,6 +77,13 @@ def test_two_looks_at_a_service_become_rates_means_and_one_line() -> None:
     assert found["bottleneck"] == "model is the bottleneck: 96% busy, 2,000 of 2,000 listings held"
 
 
+def test_the_bottleneck_stands_in_one_line_below_the_table() -> None:
+    look = Snapshot.parse(generate_latest(Metrics().registry).decode())
+    console = Console(width=100, file=io.StringIO(), record=True)
+    console.print(view("http://127.0.0.1:9464", look, look))
+    assert console.export_text().splitlines()[-1] == look.line()
+
+
 def test_a_service_that_was_started_anew_has_no_negative_rate() -> None:
     metrics, anew = Metrics(), Metrics()
     metrics.listings.labels("result").inc(100)
@@ -85,3 +97,10 @@ def test_the_photos_that_are_measured_are_what_shops_send() -> None:
     sizes = [len(body) for body in parts.photos()]
     assert 20_000 < min(sizes) <= max(sizes) < 400_000
     assert parts.photos((600,)) == parts.photos((600,))
+
+
+def test_the_photo_host_answers_a_number_with_the_same_photo_each_time() -> None:
+    with PhotoHost([b"first", b"second"]) as host:
+        for number in (3, 0, 3):
+            with urllib.request.urlopen(host.url.format(number)) as answer:  # noqa: S310 (our own host)
+                assert answer.read() == (b"second" if number % 2 else b"first")

@@ -1,0 +1,54 @@
+"""What the race against other stream libraries counts, compares and refuses; the race itself is run by hand."""
+
+import io
+
+import pytest
+from PIL import Image
+
+from mmcat.cli.processes import ServerError
+from tests.benchmarks.peers.__main__ import drawn_photos, summary
+from tests.benchmarks.peers.race import Turn, event, rate
+from tests.benchmarks.peers.work import BATCH
+
+SAME = {"p1": ("1.2", 0.5), "p2": ("3", 0.9)}
+
+
+def test_the_first_and_the_last_batch_do_not_count() -> None:
+    """A late first result and a last batch that waits for its window change nothing."""
+    steady = [10 * number for number in range(2 * BATCH + 100)]
+    late_ends = [0, *steady[1:-BATCH], *(stamp + 9_000 for stamp in steady[-BATCH:])]
+    assert rate(steady[::-1]) == rate(late_ends) == pytest.approx(100.0)
+
+
+def test_the_service_is_compared_with_the_best_peer_turn_by_turn() -> None:
+    """The machine was half as fast in the second turn; who was best once only is not the best."""
+    rates = {
+        "mmcat (cpu)": (60.0, 30.0, 60.0),
+        "arroyo (eager)": (20.0, 10.0, 20.0),
+        "bytewax (eager)": (10.0, 30.0, 10.0),
+        "arroyo (cpu)": (50.0, 25.0, 50.0),
+    }
+    found = summary({name: [Turn(one, SAME) for one in several] for name, several in rates.items()})
+    assert (found["eager"]["best"], found["eager"]["median"], found["eager"]["pairs"]) == ("arroyo", 3.0, 3)
+    assert (found["cpu"]["best"], found["cpu"]["median"]) == ("arroyo", 1.2)
+    assert found["equal_answers"] == 1.0
+
+
+@pytest.mark.parametrize("other", [("4", 0.9), ("3", 0.8)])
+def test_a_peer_that_answers_otherwise_fails_the_run(other: tuple[str, float]) -> None:
+    turns = {name: [Turn(1.0, SAME)] for name in ("mmcat (cpu)", "arroyo (eager)", "arroyo (cpu)")}
+    turns["arroyo (eager)"] = [Turn(1.0, SAME | {"p2": other})]
+    with pytest.raises(ServerError, match=r"arroyo \(eager\) 50\.0%"):
+        summary(turns)
+
+
+def test_no_two_listings_of_a_turn_share_a_title_or_a_photo() -> None:
+    """Equal ones are encoded once, which would measure that."""
+    count = 40
+    assert len({event(number, "")["title"] for number in range(count)}) == count
+    bodies = drawn_photos(count)
+    assert len(set(bodies)) == count
+    for body in bodies[::13]:
+        with Image.open(io.BytesIO(body)) as photo:
+            photo.load()
+            assert photo.size == (600, 600)
