@@ -32,6 +32,7 @@ The three steps:
     fusion.py     step 3: fusion and heads on features
     stem.py       what frozen blocks make of photos, once
     tune.py       step 3 with the encoders' last blocks
+    fusion_step.py  step 3 of any kind
 
 What comes of it:
     calibrate.py  temperatures and thresholds

@@ -253,10 +253,10 @@ def test_a_photo_in_use_is_decoded_once_and_forgotten_with_its_last_listing(
     decoding = SharedDecoding(loaded.preprocessing)
     decoded, gate = [], threading.Event()
 
-    def noted(data: bytes, *rest: Any) -> Any:
+    def noted(data: bytes, *rest: Any, **named: Any) -> Any:
         decoded.append(data)
         assert gate.wait(60)
-        return decode(data, *rest)
+        return decode(data, *rest, **named)
 
     monkeypatch.setattr("mmcat.preparation.decode", noted)
     digest = hashlib.sha256(PHOTOS[0]).digest()
