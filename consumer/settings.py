@@ -163,9 +163,12 @@ class ModelSettings(Part):
     bundle: Path | None = Field(None, description="folder of the trained model")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
     engine: Literal["auto", "eager", "cpu"] = Field(
-        "auto", description="eager (PyTorch), cpu (ONNX Runtime), auto: the fastest that answers as eager does"
+        "auto", description="eager (PyTorch), cpu (OpenVINO), auto: the fastest that answers as eager does"
     )
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on a GPU that has it, else fp32")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        description="auto: bf16 on a GPU that has it, and on a CPU where engine auto finds the same paths; else fp32",
+    )
     threads: int | None = Field(None, ge=1, le=1024, description="CPU threads of the engine; none: all cores")
     top_k: int = Field(3, ge=1, le=20, description="the answer and its alternatives")
     evidence: bool = Field(False, description="results say what they rest on: the shares of title and photo")

@@ -23,7 +23,7 @@ The modules, in the order of the data:
     reference.py    what answers looked like when the model was made, to tell drift by
     model_card.py   the README of a bundle
     bundle.py       a trained model as a folder
-    engines/        what runs it on hardware: eager PyTorch, or ONNX Runtime on the CPU
+    engines/        what runs it on hardware: eager PyTorch, or OpenVINO on the CPU
     features.py     vectors of photos and titles, kept
     shared_decoding.py  a photo that many listings show is decoded once
     stacking.py     listings → a batch in which each title and photo stands once

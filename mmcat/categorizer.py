@@ -87,9 +87,10 @@ class Categorizer:
 
         Args:
             device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:N".
-            engine: "eager" (PyTorch), "cpu" (ONNX Runtime, the extra `cpu`), or "auto": the fastest that answers as
-                eager does; `why_engine` says why it is that one.
-            precision: "auto" (bf16 on CUDA that has it, else fp32), "fp32", "bf16".
+            engine: "eager" (PyTorch), "cpu" (OpenVINO, the extra `cpu`), or "auto": the fastest that answers as eager
+                in fp32 does; `why_engine` says why it is that one.
+            precision: "fp32", "bf16", or "auto": bf16 on CUDA that has it and where engine "auto" finds that it
+                answers alike on a CPU, else fp32.
             threads: CPU threads, for the whole process; None leaves torch's choice.
             evidence: whether results say what they rest on; the fusion then runs four times, the encoders once.
             cache: folder where engines keep what they make of a bundle (its size for each); None: nothing is kept,

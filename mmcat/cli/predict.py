@@ -39,6 +39,7 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout; JSON lines for a table.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     engine: Annotated[str, typer.Option(help="eager, cpu, or auto; the last two make graphs first, once.")] = "eager",
+    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16: model.precision.")] = "auto",
     allow: Annotated[list[str] | None, typer.Option(help="Private host or range that may be asked for photos.")] = None,
     title_column: Annotated[str, typer.Option(help="Column of a table that holds the titles.")] = "title",
     photos: Annotated[Path | None, typer.Option(help="Folder or zip with PRODUCT_ID.jpg for a table.")] = None,
@@ -62,7 +63,7 @@ def predict(
     if table is not None:
         if len(words) > 1 or title:
             raise CommandError("a table stands alone: no title and no photo beside it")
-        categorizer = _load(bundle, device, engine, explain)
+        categorizer = _load(bundle, device, engine, precision, explain)
         if not as_json:
             print(*COLUMNS, *(EXPLAINED if explain else ()), sep="\t")
         for chunk in read_table(table, title_column, photos, policy, CHUNK):
@@ -70,7 +71,7 @@ def predict(
                 _write_line(result, as_json)
         return
     listing = read_one(words, title, policy)
-    categorizer = _load(bundle, device, engine, explain)
+    categorizer = _load(bundle, device, engine, precision, explain)
     result = categorizer.categorize([listing], top_k=top)[0]
     if as_json:
         print_json({**_plain(result), "model": asdict(categorizer.info)})
@@ -79,11 +80,13 @@ def predict(
     _draw(result, listing, shown)
 
 
-def _load(bundle: Path | None, device: str, engine: str, explain: bool) -> "Categorizer":
+def _load(bundle: Path | None, device: str, engine: str, precision: str, explain: bool) -> "Categorizer":
     from mmcat.categorizer import Categorizer
     from mmcat.cli.bundles import ENGINES, find_bundle, home
 
-    return Categorizer.load(find_bundle(bundle), device=device, engine=engine, evidence=explain, cache=home() / ENGINES)
+    return Categorizer.load(
+        find_bundle(bundle), device=device, engine=engine, precision=precision, evidence=explain, cache=home() / ENGINES
+    )
 
 
 def _plain(result: "Result") -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 base.py    the contract, and the batch that goes in
 eager.py   PyTorch as it is, on CPU or CUDA: the reference
-graphs.py  parts of a model as ONNX graphs, run by ONNX Runtime
-cpu.py     the whole model on such graphs: twice as fast on a CPU
+graphs.py  parts of a model as ONNX graphs, run by OpenVINO in fp32 or bf16
+cpu.py     the whole model on such graphs: faster on a CPU
 choice.py  which of them runs a bundle, and why
 """

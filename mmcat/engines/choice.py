@@ -1,11 +1,11 @@
-"""Which engine runs a bundle: the one that was asked for, or the fastest that answers as eager PyTorch does.
+"""Which engine runs a bundle: the fastest that answers as eager PyTorch in float32 does, or the one that was asked for.
 
-    engine "auto", on a CPU ─> graphs made or found ─> both engines on one calibration set ─> verdict ─> engine, reason
+    engine "auto", on a CPU ─> graphs made or found ─> bf16, then fp32: beside eager on one calibration set ─> verdict
 
-The verdict is kept beside the graphs, for this bundle, version, kind of CPU and number of threads. The calibration set
-is drawn, because a bundle holds no listings: titles of the taxonomy's own names, photos of soft colours with noise, and
-listings that lack either. That is enough to tell apart two float32 engines; an engine of lower precision would have to
-be judged on real listings.
+The first that keeps its promise and is faster is taken, in the order of their speed. Verdicts are kept beside the
+graphs, for this bundle, version, precision, kind of CPU and number of threads. The calibration set is drawn, because a
+bundle holds no listings: titles of the taxonomy's own names, photos of soft colours with noise, and listings that lack
+either. A model is less sure of them than of real listings, so rounding turns an answer sooner here than there.
 
 After cpu.py and eager.py; before categorizer.py.
 """
@@ -30,9 +30,25 @@ from mmcat.errors import ModelError
 from mmcat.paths import PathIndex
 
 ENGINES = ("auto", "eager", "cpu")
-SAME_PATHS, PROBABILITY = 0.999, 1e-3
-"""What is promised of another engine of float32: the share of equal paths, and how far a probability may be off."""
-_LISTINGS, _ROUNDS = 16, 4  # of one batch; two batches are drawn, and run in turns by both engines
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What is promised of an engine, against eager PyTorch in float32.
+
+    Args:
+        same_paths: share of equal paths, at least.
+        probability: how far a probability may be off.
+        batches: drawn, of 16 listings each; of the 256 for bf16 one path may differ, of the 32 for fp32 none.
+    """
+
+    same_paths: float
+    probability: float
+    batches: int
+
+
+PROMISES = {"fp32": Promise(0.999, 1e-3, batches=2), "bf16": Promise(0.995, 0.1, batches=16)}
+_LISTINGS, _ROUNDS, _TIMED = 16, 4, 2  # of a batch; rounds of both engines in turns; batches that are timed
 _MARGIN = 1.05  # an engine that is not even so much faster is not worth another
 
 
@@ -50,9 +66,8 @@ class Verdict:
     probability: float
     faster: float
 
-    @property
-    def keeps_promise(self) -> bool:
-        return self.same_paths >= SAME_PATHS and self.probability <= PROBABILITY
+    def keeps(self, promise: Promise) -> bool:
+        return self.same_paths >= promise.same_paths and self.probability <= promise.probability
 
     def __str__(self) -> str:
         return (
@@ -70,9 +85,10 @@ def choose(
     threads: int | None = None,
     cache: Path | None = None,
 ) -> tuple[Engine, str]:
-    """The engine and why it is that one; blocks for seconds, and for up to a minute where "auto" judges anew.
+    """The engine and why it is that one; blocks for seconds, and for a minute or two where "auto" judges anew.
 
     Args:
+        precision: "auto" with engine "auto": whatever keeps its promise; with engine "cpu", which nobody judges: fp32.
         threads: of the CPU; None: as many as PyTorch would take.
         cache: where graphs and verdicts of all bundles are kept. Without it "auto" is eager: making graphs for one
             use would cost more than it brings.
@@ -88,21 +104,21 @@ def choose(
     if engine == "cpu":
         if why_not is not None:
             raise ModelError(f"engine cpu cannot be used: {why_not}")
-        return _cpu(loaded, threads, cache), "asked for"
+        return _cpu(loaded, "fp32" if precision == "auto" else precision, threads, cache), "asked for"
     if why_not is None and cache is None:
         why_not = "no folder is given where other engines could keep their graphs"
     if why_not is not None or cache is None:
         return _eager(loaded, device, precision), str(why_not)
-    return _faster(loaded, device, precision, threads, cache)
+    return _fastest(loaded, precision, threads, cache)
 
 
 def _eager(loaded: LoadedBundle, device: str, precision: str) -> EagerEngine:
     return EagerEngine(loaded.model, loaded.preprocessing, device, precision)
 
 
-def _cpu(loaded: LoadedBundle, threads: int | None, cache: Path | None) -> CpuEngine:
+def _cpu(loaded: LoadedBundle, precision: str, threads: int | None, cache: Path | None) -> CpuEngine:
     own = None if cache is None else _own(loaded, cache)
-    return CpuEngine.load(loaded.model, loaded.preprocessing, threads or torch.get_num_threads(), own)
+    return CpuEngine.load(loaded.model, loaded.preprocessing, threads or torch.get_num_threads(), own, precision)
 
 
 def _own(loaded: LoadedBundle, cache: Path) -> Path:
@@ -115,33 +131,49 @@ def _why_not(device: str, precision: str, *, automatic: bool) -> str | None:
         return f"device is {device}"
     if automatic and device == "auto" and torch.cuda.is_available():
         return "there is a CUDA device"
-    if precision not in ("auto", "fp32"):
-        return f"precision is {precision}, and the CPU engine computes in fp32"
-    return graphs.missing()
+    if precision not in ("auto", *PROMISES):
+        return f"precision is {precision}, and the CPU engine computes in {' or '.join(PROMISES)}"
+    if (lacks := graphs.missing()) is not None:
+        return lacks
+    if precision == "bf16" and not graphs.has_bf16():
+        return "precision is bf16, and this CPU has no bf16"
+    return None
 
 
-def _faster(loaded: LoadedBundle, device: str, precision: str, threads: int | None, cache: Path) -> tuple[Engine, str]:
-    """The CPU engine where it is faster and agrees; eager where it cannot be made."""
-    eager = _eager(loaded, device, precision)
+def _fastest(loaded: LoadedBundle, precision: str, threads: int | None, cache: Path) -> tuple[Engine, str]:
+    """The CPU engine in the fastest precision that agrees; eager where there is none, or it cannot be made."""
+    eager, reasons = _eager(loaded, "cpu", "fp32"), []
     try:
-        cpu = _cpu(loaded, threads, cache)
-        verdict = _judged(loaded, eager, cpu, _own(loaded, cache), threads)
+        for one in _precisions(precision):
+            cpu = _cpu(loaded, one, threads, cache)
+            verdict = _judged(loaded, eager, cpu, _own(loaded, cache), threads)
+            if not verdict.keeps(PROMISES[one]):
+                reasons.append(f"the CPU engine in {one} does not agree: {verdict}")
+            elif verdict.faster < _MARGIN:
+                reasons.append(f"the CPU engine in {one} is no faster: {verdict}")
+            else:
+                return cpu, "; ".join([*reasons, f"{one}: {verdict}"])
     except (ModelError, OSError) as error:
-        return eager, f"the CPU engine could not be made: {error}"
-    if not verdict.keeps_promise:
-        return eager, f"the CPU engine does not agree: {verdict}"
-    if verdict.faster < _MARGIN:
-        return eager, f"the CPU engine is no faster: {verdict}"
-    return cpu, str(verdict)
+        reasons.append(f"the CPU engine could not be made: {error}")
+    return _eager(loaded, "cpu", precision), "; ".join(reasons)
+
+
+def _precisions(wish: str) -> list[str]:
+    """Those to be tried, fastest first."""
+    if wish != "auto":
+        return [wish]
+    return ["bf16", "fp32"] if graphs.has_bf16() else ["fp32"]
 
 
 def _judged(loaded: LoadedBundle, eager: Engine, cpu: Engine, own: Path, threads: int | None) -> Verdict:
     facts = (platform.machine(), platform.processor(), _cpu_model(), threads or torch.get_num_threads())
-    kept = own / f"verdict-{hashlib.sha256(repr(facts).encode()).hexdigest()[:12]}.json"
+    name = f"verdict-{cpu.precision}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:12]}.json"
+    kept = own / name
     try:
         return Verdict(**json.loads(kept.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
-        verdict = judge(eager, cpu, drawn_batches(loaded), PathIndex(loaded.taxonomy))
+        batches = drawn_batches(loaded, PROMISES[cpu.precision].batches)
+        verdict = judge(eager, cpu, batches, PathIndex(loaded.taxonomy))
     beside = kept.with_suffix(f".{time.time_ns()}")
     beside.write_text(json.dumps(asdict(verdict)) + "\n", encoding="utf-8")
     beside.replace(kept)
@@ -157,10 +189,10 @@ def _cpu_model() -> str:
 
 
 def judge(eager: Engine, other: Engine, batches: list[Batch], index: PathIndex) -> Verdict:
-    """Runs both engines on the same batches in turns; the first round warms up and is compared."""
+    """Runs both engines on the same batches in turns: all once, to compare and to warm up, then some to time them."""
     same, off, ratios = [], 0.0, []
     for round_ in range(_ROUNDS):
-        for batch in batches:
+        for batch in batches[: _TIMED if round_ else None]:
             started = time.perf_counter()
             expected = logits(eager, batch)
             between = time.perf_counter()
@@ -175,7 +207,7 @@ def judge(eager: Engine, other: Engine, batches: list[Batch], index: PathIndex) 
     return Verdict(float(np.concatenate(same).mean()), off, statistics.median(ratios))
 
 
-def drawn_batches(loaded: LoadedBundle, count: int = 2) -> list[Batch]:
+def drawn_batches(loaded: LoadedBundle, count: int) -> list[Batch]:
     """The calibration set; the same for the same bundle."""
     dice = np.random.default_rng(int(loaded.fingerprint[:8], 16))
     names = sorted({node.name for path in loaded.taxonomy.paths for node in path})

@@ -1,22 +1,22 @@
-"""Parts of a model as ONNX graphs: exported from PyTorch once, kept on disk, run by ONNX Runtime on many threads.
+"""Parts of a model as ONNX graphs: exported from PyTorch once, kept on disk, run by OpenVINO on every core.
 
-    part of a CategoryModel ── export ──> NAME.onnx ── Graph ──> rows in, rows out, on every core
-
-A batch is cut into runs of few rows, and each run has one thread to itself: no thread waits for another inside an
-operation, which on two shared cores is a seventh faster than two threads on one run
-(docs/decisions/0016-cpu-engine.md).
+    part of a CategoryModel ── export ──> NAME.onnx ── Graph, fp32 or bf16 ──> rows in, rows out
 
 The parts are the two encoders and the fusion, apart, because listings without a title or a photo skip an encoder, and
-evidence asks the fusion several times. ONNX Runtime and onnx are the extra `cpu`; `missing` says whether it is there.
+evidence asks the fusion several times. One graph has one stream: all threads work on one run of rows. With two streams,
+each a thread of its own, OpenVINO hung or corrupted its memory where shapes change from run to run
+(docs/decisions/0016-cpu-engine.md). OpenVINO and onnx are the extra `cpu`; `missing` says whether it is there.
 
 After model.py; before cpu.py, and training's features, which take the photo part alone.
 """
 
 import importlib.util
 import itertools
+import sys
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +32,32 @@ Array = npt.NDArray[Any]
 Axes = Mapping[str, Mapping[int, str]]
 FORMAT = 1  # change it where the graphs change: kept ones are made anew
 _OPSET = 17
+_HINTS = {"fp32": "f32", "bf16": "bf16"}  # what OpenVINO calls them; of itself it takes bf16 wherever there is bf16
 
 
 def missing() -> str | None:
-    """Why there is no ONNX Runtime; None if there is. Imports nothing."""
-    lacks = [name for name in ("onnxruntime", "onnx") if importlib.util.find_spec(name) is None]
+    """Why there is no OpenVINO; None if there is. Imports nothing."""
+    lacks = [name for name in ("openvino", "onnx") if importlib.util.find_spec(name) is None]
     return f"{' and '.join(lacks)} not installed (pip install 'mmcat[cpu]')" if lacks else None
 
 
 def version() -> str:
     """Of what runs the graphs and of how they are made, for the names of kept files."""
-    import onnxruntime
+    return f"openvino-{metadata.version('openvino')}-{FORMAT}"
 
-    return f"onnxruntime-{onnxruntime.__version__}-{FORMAT}"
+
+def has_bf16() -> bool:
+    """Whether this CPU computes in bf16 (AVX512_BF16 or AMX): elsewhere bf16 would cost answers and bring nothing."""
+    return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+@cache
+def _core() -> Any:
+    """OpenVINO, without the package through which it would report its use to its makers when it is imported."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: an import of it fails
+    import openvino
+
+    return openvino.Core()
 
 
 # ── Parts ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -150,50 +163,44 @@ def export(part: Part, path: Path) -> None:
 
 
 class Graph:
-    """One exported part, in memory.
+    """One exported part, in memory. One thread at a time runs it.
 
     Args:
         path: of the file; may be removed afterwards.
-        pool: runs of rows are given to its threads.
+        precision: "fp32" or "bf16"; inputs and outputs are float32 in both.
+        threads: of one run.
 
     Raises:
-        ModelError: the file is not a graph that ONNX Runtime can run.
+        ModelError: the file is not a graph that OpenVINO can run.
     """
 
-    def __init__(self, path: Path, pool: ThreadPoolExecutor) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1  # see the module's docstring
-        options.enable_mem_pattern = False  # one more plan of memory for every shape that comes by
+    def __init__(self, path: Path, precision: str, threads: int) -> None:
+        options = {
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,  # see the module's docstring
+            "ENABLE_CPU_PINNING": False,  # the cores are also those of the threads that fetch and decode
+        }
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # its errors have no common type of their own
-            raise ModelError(f"{path} cannot be run ({error}): remove it, and it is made again") from error
-        self._inputs = [one.name for one in self._session.get_inputs()]
-        self._pool = pool
+            compiled = _core().compile_model(str(path), "CPU", options)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise ModelError(f"{path} cannot be run ({reason}): remove it, and it is made again") from error
+        self._inputs = [one.node.friendly_name for one in compiled.inputs]  # tensors have aliases
+        self._request = compiled.create_infer_request()
 
-    def start(self, runs: Iterable[Mapping[str, Array]]) -> list[Future[Sequence[Array]]]:
-        """Gives every run to a thread and returns at once; each future holds the graph's outputs for its rows.
+    def __call__(self, inputs: Mapping[str, Array]) -> list[Array]:
+        """The graph's outputs for these rows; blocks until they are computed.
 
         Args:
-            runs: inputs by name; names that this graph does not read are left out.
+            inputs: by name; names that this graph does not read are left out.
         """
-        return [self._pool.submit(self._run, inputs) for inputs in runs]
-
-    def _run(self, inputs: Mapping[str, Array]) -> Sequence[Array]:
-        found: Sequence[Array] = self._session.run(None, {name: inputs[name] for name in self._inputs})
-        return found
+        self._request.infer({name: inputs[name] for name in self._inputs})
+        return [tensor.data.copy() for tensor in self._request.output_tensors]  # its own memory is the next run's
 
 
-def cut(rows: int, threads: int, most: int) -> list[slice]:
-    """Cuts rows into runs of at most `most`, as equal as can be and at least one for each thread.
-
-    Between 4 and 16 rows of an encoder are equally fast (decision 0016); more would let one thread wait for the other.
-    """
-    if not rows:
-        return []
+def cut(rows: int, most: int) -> list[slice]:
+    """Cuts rows into runs of at most `most`, as equal as can be."""
     count = -(-rows // most)
-    count = min(rows, -(-count // threads) * threads)  # whole rounds of all threads
-    bounds = [rows * place // count for place in range(count + 1)]
+    bounds = [rows * place // count for place in range(count + 1)] if count else []
     return [slice(start, stop) for start, stop in itertools.pairwise(bounds)]

@@ -53,7 +53,7 @@ def test_the_engine_that_is_asked_for_answers_and_keeps_its_graphs(
     monkeypatch.setenv("MMCAT_HOME", str(tmp_path))
     words = ["predict", "여성 운동화", str(photo), "--bundle", str(tiny_bundle), "--json"]
     found = []
-    for options, engine in (([], "eager-cpu"), (["--engine", "cpu"], "onnxruntime-cpu")):
+    for options, engine in (([], "eager-cpu"), (["--engine", "cpu"], "openvino-cpu")):
         assert main([*words, "--device", "cpu", *options]) == 0
         found.append(answer(capsys))
         assert found[-1]["model"]["engine"] == engine  # type: ignore[index]  # JSON

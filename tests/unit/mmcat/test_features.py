@@ -203,7 +203,7 @@ def test_a_fingerprint_is_of_the_encoder_and_not_of_the_fusion(tiny_bundle: Path
         other = replace(loaded, preprocessing=changed)
         assert fingerprints(other, "eager-cpu", "fp32")["image"] != before["image"]
         assert fingerprints(other, "eager-cpu", "fp32")["text"] == before["text"]
-    for engine, precision in (("onnxruntime-cpu", "fp32"), ("eager-cpu", "bf16")):
+    for engine, precision in (("openvino-cpu", "fp32"), ("eager-cpu", "bf16")):
         assert not set(fingerprints(loaded, engine, precision).values()) & set(before.values())
     assert loaded.model.image_encoder is not None
     next(loaded.model.image_encoder.parameters()).data.view(-1)[0] += 1e-6

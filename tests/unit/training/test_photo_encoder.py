@@ -1,4 +1,4 @@
-"""Photos through ONNX Runtime give the features that PyTorch gives, and never stand in one store with them."""
+"""Photos through OpenVINO give the features that PyTorch gives, and never stand in one store with them."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from training.photo_encoder import FEW, PhotoEncoder
 from training.progress import Quiet
 from training.readers.folder import read_folder
 
-TOLERANCE = 2e-3  # of values up to 10; roots of means near zero are the farthest apart
+TOLERANCE = 5e-3  # of values up to 10; roots of means near zero are the farthest apart
 PX = 64
 
 
@@ -38,7 +38,7 @@ def _model(grid: int = 1) -> CategoryModel:
 def test_both_encoders_give_the_same_features(grid: int) -> None:
     model, preprocessing = _model(grid), Preprocessing(px=PX)
     quick, plain = (PhotoEncoder(model, preprocessing, photos) for photos in (FEW, FEW - 1))
-    assert (quick.name, plain.name) == ("onnxruntime", "torch")
+    assert (quick.name, plain.name) == ("openvino", "torch")
     assert quick.cells() == plain.cells() == (1 if grid == 1 else 5)
     seen = np.random.default_rng(0).integers(0, 256, (21, PX, PX, 3), np.uint8)
     expected = plain(seen)
