@@ -234,6 +234,17 @@ def test_auto_judges_once_and_anew_where_its_verdict_is_unreadable(
     assert len(judged) == 3  # other threads, another speed
 
 
+@pytest.mark.parametrize(("verdict", "engine"), [(OFF, "openvino-cpu"), (SLOW, "eager-cpu")])
+def test_auto_with_bf16_asked_for_takes_the_faster_engine_in_it(
+    verdict: Verdict, engine: str, text_bundle: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graphs, "has_bf16", lambda: True)
+    monkeypatch.setattr(choice, "_judged", lambda *_: verdict)
+    found, why = choose(bundle.load(text_bundle), device="cpu", precision="bf16", cache=cache)
+    assert (found.name, found.precision) == (engine, "bf16")
+    assert str(verdict) in why
+
+
 @needs_bf16
 def test_auto_judges_bf16_by_itself_on_more_listings(text_bundle: Path, tmp_path: Path) -> None:
     loaded = bundle.load(text_bundle)
