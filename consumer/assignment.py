@@ -88,7 +88,7 @@ class Assignment:
         kafka = self._settings.kafka
 
         def told(error: KafkaError) -> None:
-            if client is self.consumer:
+            if client is self._joined:
                 self._on_error(error)
 
         client = make_consumer(
@@ -98,7 +98,7 @@ class Assignment:
             extra={"on_commit": self._said, "enable.partition.eof": True},
             on_error=told,
         )
-        self.consumer = self._consumer = client
+        self._joined = self.consumer = self._consumer = client
         self._at_least_once = OffsetCommits(client, self._offsets, self.moved, lambda: self._leaving)
         self._commits: Commits = self._transactions or self._at_least_once
 
@@ -294,7 +294,7 @@ class Assignment:
 
         A service that is to end starts none: under no lease, what comes of them is dropped.
         """
-        if consumer is not self.consumer:
+        if consumer is not self._joined:
             return  # a client that was fenced, being closed
         self._look()
         self._member_id = self._consumer.memberid()
@@ -333,7 +333,7 @@ class Assignment:
 
         Retries are not waited for: with the view away they would hold up everybody.
         """
-        if consumer is not self.consumer:
+        if consumer is not self._joined:
             return
         self._look()
         self.positions = {}
@@ -353,7 +353,7 @@ class Assignment:
 
         If that is another process of our instance id, we must not join again: it would be fenced in its turn.
         """
-        if consumer is not self.consumer:
+        if consumer is not self._joined:
             return
         self._offsets.end((one.topic, one.partition) for one in partitions)
         if self._settings.kafka.instance_id is not None and self.replaced():

@@ -12,6 +12,7 @@ from consumer.assignment import Assignment
 from consumer.service import Service
 from consumer.settings import Settings
 from mmcat.cli import main
+from mmcat.cli.servers import LocalKafka
 from tests.integration.conftest import MakeBench
 from tests.support.broker import (
     TopicNames,
@@ -199,3 +200,22 @@ def test_a_partition_that_was_done_before_it_was_assigned_is_not_taken_for_silen
     _, assigned = request.getfixturevalue("service")
     assignment = assigned()
     eventually(lambda: assignment.positions.get((names.input, 0)) == 4, "it knows that it has read to the end")
+
+
+def test_a_partition_that_is_held_back_goes_on_after_its_broker_was_restarted(make_bench: MakeBench) -> None:
+    names = random_topics()
+    strict = {"MMCAT_GUARD__WINDOW": "50", "MMCAT_GUARD__HOLD_S": "0", "MMCAT_GUARD__PROBES_PER_MINUTE": "600"}
+    with LocalKafka() as broker:
+        create_topics(broker.bootstrap, [names.input, names.output, names.review, names.dead_letter], 1)
+        bench = make_bench(broker.bootstrap, names, stub=True, **strict, MMCAT_LIMITS__IN_FLIGHT_LISTINGS="20")
+        bad = [Event(Kind.BAD, b"k%d" % number, b"not json %d" % number, {}) for number in range(60)]
+        sent = [*bad, *events(Mix(60, seed=6))]
+        send(broker.bootstrap, names.input, [(one.key, one.value, one.headers) for one in sent])
+        with bench.service as service:
+            service.until(lambda: service.metric("mmcat_guarded_partitions") == 1, "it is held back")
+            broker.kill()
+            broker.start()
+            service.until(lambda: drained(broker.bootstrap, names, bench.group), "it goes on by itself")
+            service.until(lambda: service.metric("mmcat_guarded_partitions") == 0, "nothing is held back")
+            assert service.terminate() == 0
+        check_outcomes(read_stream(broker.bootstrap, names, sent), names, exactly_once=False)
