@@ -30,6 +30,9 @@ from training.shop.photo_host import Fault
 
 EACH_S: Final = 12.0
 """From fault to fault: every one is over before the next."""
+EVENTS_EACH: Final = 1.36
+"""Of a listing, with what `Trial.load` mixes in: updates, deletions, bad events."""
+PATIENT_S: Final = 600.0
 MIB: Final = 2**20
 
 
@@ -80,11 +83,12 @@ FAULTS: Final[dict[str, Callable[[Trial], None]]] = {
 def soak(site: Site, folder: Path, minutes: float, rate: float) -> tuple[Trial, Verdict, list[tuple[float, str]]]:
     """Run it; returns the trial, what the oracle says, and what struck when."""
     struck: list[tuple[float, str]] = []
-    with Trial(site, folder, env={"MMCAT_TEST_MODEL_MS": "5", "MMCAT_BATCH__MAX_LISTINGS": "64"}) as trial:
+    env = {"MMCAT_TEST_MODEL_MS": "5", "MMCAT_BATCH__MAX_LISTINGS": "64"}
+    with Trial(site, folder, env=env, drain_s=PATIENT_S) as trial:
         trial.service("a").wait_ready()
         trial.service("b").wait_ready()
         end = time.monotonic() + minutes * 60
-        trial.load(int(minutes * 60 * rate), rate)
+        trial.load(int(minutes * 60 * rate / EVENTS_EACH), rate)
         for name in itertools.cycle(FAULTS):
             if time.monotonic() + EACH_S > end:
                 break

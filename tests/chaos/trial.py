@@ -69,6 +69,7 @@ class Trial:
 
     Args:
         delays: before each further attempt at a photo.
+        drain_s: longest wait for whatever has to be worked through.
     """
 
     site: Site
@@ -78,6 +79,7 @@ class Trial:
     env: dict[str, str] = field(default_factory=dict)
     seed: int = 1
     delays: Sequence[str] = DELAYS
+    drain_s: float = DRAIN_S
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -175,7 +177,9 @@ class Trial:
         command = [sys.executable, "-m", "tests.chaos.entry", "replay", "--to", to, "--json"]
         log = self.folder / "replay.log"
         with log.open("ab") as said:
-            done = subprocess.run(command, env=env, stdout=subprocess.PIPE, stderr=said, timeout=DRAIN_S, check=False)
+            done = subprocess.run(
+                command, env=env, stdout=subprocess.PIPE, stderr=said, timeout=self.drain_s, check=False
+            )
         assert done.returncode == 0, f"the replay ended with {done.returncode}: {log_tail(log)}"
         summary: dict[str, Any] = json.loads(done.stdout)
         return summary
@@ -202,7 +206,7 @@ class Trial:
         self._wait_for_senders()
         wanted = {one: end for one, end in end_offsets(self.site.bootstrap, self.topics.input).items() if end}
         try:
-            eventually(lambda: self.watch.has_committed(wanted), "all is committed", DRAIN_S, every_s=0.1)
+            eventually(lambda: self.watch.has_committed(wanted), "all is committed", self.drain_s, every_s=0.1)
         except AssertionError as error:
             raise AssertionError(f"{wanted} wanted, {self.watch.snapshots[-1:]} seen") from error
         where, outputs = self.site.bootstrap, (self.topics.output, self.topics.dead_letter)
@@ -212,19 +216,19 @@ class Trial:
             lambda: worked_through(where, self.delay_topics, self.group),
             lambda: all_closed(where, outputs),
         ):
-            eventually(waited, "no photo is due, no transaction is open", DRAIN_S, every_s=0.2)
+            eventually(waited, "no photo is due, no transaction is open", self.drain_s, every_s=0.2)
         if view:
             self._wait_for_view()
 
     def _wait_for_senders(self) -> None:
         for sender in self._senders:
-            assert sender.wait(DRAIN_S) == 0, log_tail(self.folder / "load.log")
+            assert sender.wait(self.drain_s) == 0, log_tail(self.folder / "load.log")
 
     def _wait_for_view(self) -> None:
         output = read_topic(self.site.bootstrap, self.topics.output)  # its end may be a transaction's mark, no record
         ends = {one.partition: one.offset + 1 for one in output}
         where = (self.site.view_url, self.prefix, self.topics.output)
-        eventually(lambda: view_is_at(ends, *where), "the view has read the topic", DRAIN_S, every_s=0.2)
+        eventually(lambda: view_is_at(ends, *where), "the view has read the topic", self.drain_s, every_s=0.2)
 
     def reckon(self, *, replay: bool = True, compact: bool = False, settle: bool = True) -> Verdict:
         """Replay a part beside the live service and its late photos, let everything settle, and ask the oracle."""
