@@ -341,9 +341,8 @@ class Service:
         assignment.pause_all()
         while self._ending.drain_s and not pipeline.budget.wait_empty(0.05):
             pipeline.drop_waiting()
-            self._polled(
-                assignment, 1, 0
-            )  # all paused: nothing new comes, and what does is not started, so not committed
+            # All paused: nothing new comes, and what does is not started, so not committed.
+            self._polled(assignment, 1, 0)
             self.health.beat()
         assignment.commit(self._ending.commit_s)
         log.info("drained", unfinished=pipeline.budget.items)

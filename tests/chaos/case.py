@@ -55,6 +55,7 @@ class Case:
     Args:
         retries: what the delay topics hold, by topic.
         compacted: the output topic after the cleaner went over it; None where it did not.
+        left_calls: calls of the client that did not come back, as the services logged them.
         exactly_once: what the service was set to promise.
         mended: whether the topic is at rest, so that its last records are the highest ranked.
         marker_life_ms: how long a deletion is to be remembered.
@@ -69,6 +70,7 @@ class Case:
     usage: Sequence[Usage] = ()
     retries: Mapping[str, Sequence[Record]] = field(default_factory=dict)
     compacted: Sequence[Record] | None = None
+    left_calls: int = 0
     exactly_once: bool = False
     mended: bool = True
     marker_life_ms: int = 777_600_000

@@ -46,6 +46,7 @@ from tests.support.waiting import eventually
 from training.shop.photo_host import FaultPlan, PhotoHost
 
 DRAIN_S: Final = 120.0
+LEFT_CALL: Final = '"detail": "the client does not come back"'
 DELAYS: Final = ("1s", "2s")
 """What a photo that is not there yet is waited for, twice."""
 SHORT: Final = {
@@ -257,6 +258,7 @@ class Trial:
             retries={topic: read_topic(self.site.bootstrap, topic) for topic in self.delay_topics},
             compacted=compacted(self.site.bootstrap, self.topics.output) if compact else None,
             exactly_once=self.mode == "exactly_once",
+            left_calls=sum(one.log.read_text("utf-8").count(LEFT_CALL) for one in self.services.values()),
         )
 
     def evidence(self) -> Evidence:
