@@ -13,7 +13,8 @@ from consumer.bulk.answers import record_of
 from consumer.bulk.job import Table
 from consumer.errors import ConfigError, SickModelError
 from consumer.events import parse
-from consumer.settings import Settings, load
+from consumer.loading import load
+from consumer.settings import Settings
 from mmcat.listing import Prepared, Result
 from tests.support.bulk import BulkHere, write_table
 from tests.support.held_photos import HeldPhotos
