@@ -39,7 +39,7 @@ test: $(installed) kafka ## run every test, on real parts where they can be had 
 fuzz: $(installed) ## decode 20,000 broken photos with memory capped, half a minute (FUZZ_ARGS="--count 200000 --first 20000")
 	$(bin)/python -m tests.fuzz.run $(FUZZ_ARGS)
 
-chaos: $(installed) kafka ## run the fault matrix; goes on where it stopped, writes docs/reliability.md (CHAOS_ARGS=...)
+chaos: $(installed) kafka ## run the fault matrix; goes on where it stopped, writes docs/reliability.md (CHAOS_ARGS="--lanes 4")
 	$(bin)/python -m tests.chaos.matrix $(CHAOS_ARGS)
 
 soak: $(installed) kafka ## half an hour under load and faults; memory, descriptors, lag as soak.png (SOAK_ARGS=...)

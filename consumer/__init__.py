@@ -1,6 +1,7 @@
 """The streaming service, in the order of the data.
 
-settings.py      the one tree of settings, and where each value comes from
+settings.py      the one tree of settings
+loading.py       settings from file, environment and command line, and where each value came from
 kafka.py         the only file that imports the Kafka client
 broker_checks.py  what is asked of the broker before anything starts
 service.py       the poll loop: seek back, pause, poll, submit, commit, drain

@@ -13,8 +13,9 @@ from pydantic import BaseModel, SecretStr, TypeAdapter
 from pydantic.fields import FieldInfo
 
 from consumer.events import Event
+from consumer.loading import shown
 from consumer.results import ResultRecord
-from consumer.settings import DELIMITER, PREFIX, Settings, shown
+from consumer.settings import DELIMITER, PREFIX, Settings
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 SETTINGS_HEAD: Final = """# Settings

@@ -267,6 +267,7 @@ class Service:
             self.health,
             unwritable=lambda topics: unwritable(self._admin, topics, START_S),
             patient=self.settings.topics.dead_letter,
+            shadow_s=self._session_s(),
             on_death=self._died,
         )
 

@@ -1,28 +1,17 @@
-"""The one tree of settings: defaults that run on the local stack, `mmcat.toml`, `MMCAT_…` variables; the last wins.
+"""The one tree of settings, with defaults that run on the local stack: names, types, ranges, what must fit together.
 
-Frozen; ranges and cross-field checks at load, one clear sentence per problem. The root of the program calls `load`,
-which also says where each value came from; everything else is handed the part it needs.
+Frozen. The root of the program has it from loading.py; everything else is handed the part it needs.
 """
 
-import difflib
-import json
-import os
-import tomllib
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
-
-from consumer.errors import ConfigError
 
 PREFIX: Final = "MMCAT_"
 DELIMITER: Final = "__"
-FILE: Final = "mmcat.toml"
-# Variables of the program that are not settings of the service.
-NOT_SETTINGS: Final = ("MMCAT_HOME", "MMCAT_CONFIG", "MMCAT_TEST_", "MMCAT_KAFKA_LIBS")
 # librdkafka properties whose values are secrets: shown as stars, and may stand in a file that `<name>.file` names.
 SECRET_PROPERTIES: Final = ("password", "passphrase", "secret", "key.pem", "oauthbearer.config")
 IN_FILE: Final = ".file"
@@ -73,7 +62,7 @@ class KafkaSettings(BaseModel):
         for written, value in (self.model_extra or {}).items():
             name = written.replace("_", ".")
             secret = name.removesuffix(IN_FILE)
-            if name != secret and _is_secret(secret):
+            if name != secret and is_secret(secret):
                 found[secret] = _secret(name, value)
             else:
                 found[name] = _plain(value)
@@ -91,7 +80,7 @@ class KafkaSettings(BaseModel):
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """As pydantic shows it, without the secrets: settings may end in a log or a traceback."""
         for name, value in super().__repr_args__():
-            yield name, STARS if _is_secret((name or "").replace("_", ".")) else value
+            yield name, STARS if is_secret((name or "").replace("_", ".")) else value
 
 
 class TopicSettings(Part):
@@ -326,94 +315,8 @@ class Settings(BaseSettings):
         return self
 
 
-def load(
-    file: Path | None = None,
-    *,
-    environment: Mapping[str, str] | None = None,
-    overrides: Mapping[str, Any] | None = None,
-) -> tuple[Settings, dict[str, str]]:
-    """Read the settings. Returns them with the origin of each that is not a default, by dotted name.
-
-    Args:
-        file: a toml file; None: the one `MMCAT_CONFIG` names, or `mmcat.toml` here if there is one.
-        overrides: dotted names of options given on the command line; they win.
-
-    Raises:
-        ConfigError: a sentence per wrong setting, with its name, its origin and what is allowed.
-    """
-    environment = os.environ if environment is None else environment
-    values: dict[str, Any] = {}
-    origins: dict[str, str] = {}
-    named = file or (Path(environment["MMCAT_CONFIG"]) if environment.get("MMCAT_CONFIG") else None)
-    path = named or Path(FILE)
-    if named or path.is_file():
-        for name, value in _leaves(_read(path)):
-            _put(values, origins, name, value, f"file {path}")
-    for variable, value in environment.items():
-        if variable.startswith(PREFIX) and value and not variable.startswith(NOT_SETTINGS):
-            name = variable.removeprefix(PREFIX).lower().replace(DELIMITER, ".")
-            _put(values, origins, name, _from_text(name, value), f"environment {variable}")
-    for name, value in (overrides or {}).items():
-        if value is not None:
-            _put(values, origins, name, value, "command line")
-    try:
-        return Settings(**values), origins
-    except ValidationError as error:
-        raise ConfigError("; ".join(_sentence(problem, origins) for problem in error.errors())) from None
-
-
-def shown(settings: Settings) -> dict[str, str | int | float | bool | list[Any] | None]:
-    """Every setting by its dotted name, secrets as stars."""
-    plain = settings.model_dump(mode="json")
-    plain["kafka"] = {
-        name: STARS if _is_secret(name.replace("_", ".")) else value for name, value in plain["kafka"].items()
-    }
-    return dict(_leaves(plain))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise ConfigError(f"the settings file {path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the settings file {path} is not TOML: {error}") from None
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
-
-
-def _put(values: dict[str, Any], origins: dict[str, str], name: str, value: Any, origin: str) -> None:
-    """Set a dotted name; under kafka everything after the first dot is one property."""
-    branch, _, leaf = name.partition(".")
-    if leaf:
-        part = values.setdefault(branch, {})
-        if not isinstance(part, dict):
-            raise ConfigError(f"{branch} ({origins[branch]}) is a group of settings, not one value")
-        part[leaf.replace(".", "_") if branch == "kafka" else leaf] = value
-        name = f"{branch}.{leaf.replace('.', '_')}" if branch == "kafka" else name
-    else:
-        values[branch] = value
-    origins[name] = origin
-
-
-def _from_text(name: str, text: str) -> Any:
-    """A variable's text: lists by commas (or as JSON arrays), all else as pydantic reads text."""
-    if name in ("photo.allow", "photo.deny", "photo.ports", "retry.delays"):
-        items = text.strip().removeprefix("[").removesuffix("]").split(",")
-        return [item.strip().strip("\"'") for item in items if item.strip()]
-    if name == "photo.headers":  # values may hold commas: several are a JSON array
-        with suppress(ValueError):
-            return json.loads(text) if text.lstrip().startswith("[") else [text]
-    return text
-
-
-def _is_secret(name: str) -> bool:
+def is_secret(name: str) -> bool:
+    """Whether the value of a librdkafka property is one."""
     return not name.endswith(IN_FILE) and any(secret in name for secret in SECRET_PROPERTIES)
 
 
@@ -428,13 +331,3 @@ def _plain(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return str(value)
-
-
-def _sentence(problem: Any, origins: Mapping[str, str]) -> str:
-    name = ".".join(str(step) for step in problem["loc"] if not isinstance(step, int))
-    origin = f" ({origins[name]})" if name in origins else ""
-    if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(name, list(dict(_leaves(Settings().model_dump(mode="json")))), 1, 0.5)
-        return f"there is no setting {name}{origin}" + (f": did you mean {near[0]}?" if near else "")
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    return f"{name}{origin}: {message}" if name else message

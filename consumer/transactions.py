@@ -11,6 +11,7 @@ See docs/decisions/0010-exactly-once.md.
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
+from math import inf
 from queue import Empty, SimpleQueue
 from typing import Final, Protocol
 
@@ -59,6 +60,7 @@ class Transactions:
         interval_s: how long a transaction stays open; `LONGEST_S` at most.
         unwritable: asks the broker which of these topics it does not let us write any more.
         patient: a topic whose refusal only holds up the partitions that have something for it.
+        shadow_s: how long the group keeps a member that is gone, at most.
         on_death: gets what ended the thread.
         clock: monotonic seconds.
     """
@@ -72,17 +74,20 @@ class Transactions:
         *,
         unwritable: Callable[[Collection[str]], set[str]],
         patient: str,
+        shadow_s: float,
         on_death: Callable[[BaseException], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client, self._name, self._health = client, name, health
         self._interval_s = min(interval_s, LONGEST_S)
         self._unwritable, self._patient = unwritable, patient
-        self._on_death, self._clock = on_death, clock
+        self._shadow_s, self._on_death, self._clock = shadow_s, on_death, clock
         self._waiting = Gapless()
         self._turn = threading.Lock()  # held in every step; what is open belongs to whoever holds it
         self._contents = Contents()
         self._begun_at = 0.0
+        self._displaced = False  # perhaps: it is asked before another producer is made
+        self._sure_at = inf  # from when on it is sure that another process is in our place
         self._committed: SimpleQueue[dict[Partition, int]] = SimpleQueue()
         self._put = threading.Event()
         self._stopping = threading.Event()
@@ -175,6 +180,8 @@ class Transactions:
 
     def _renewed(self) -> bool:
         """Make a producer; whether that succeeded."""
+        if self._displaced and not self._placed_again():
+            return False
         try:
             self._client.renew(RENEW_S)
         except KafkaException as caught:
@@ -190,6 +197,30 @@ class Transactions:
         self._health.set("transactions", None)
         log.info("transactions_open", transactional_id=self._name)
         return True
+
+    def _placed_again(self) -> bool:
+        """Whether nobody else is in our place in the group: by a new producer we would fence the other.
+
+        That may be our own shadow, see `Assignment.replaced`; then we go on when it is gone.
+
+        Raises:
+            FatalError: it is still there when a shadow's session would have ended.
+        """
+        if not self._group.replaced():
+            self._displaced, self._sure_at = False, inf
+            return True
+        self._sure_at = min(self._sure_at, self._clock() + self._shadow_s)
+        if self._clock() >= self._sure_at:
+            raise self._taken_over()
+        self._health.set("transactions", "a member with our kafka.instance_id is in the group")
+        self._stopping.wait(RENEW_AGAIN_S)
+        return False
+
+    def _taken_over(self) -> FatalError:
+        return FatalError(
+            f"another process has taken over transactional.id {self._name}: "
+            "stop one of the two, or give each instance a kafka.instance_id of its own"
+        )
 
     # one step, with the turn ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -284,7 +315,8 @@ class Transactions:
         """The producer is of no use any more.
 
         Fenced with a transaction that was open past its time-out, it was most likely the broker that closed it (it was
-        away). Fenced before, or with another in our place in the group, we are the one that must go.
+        away); if another is in our place in the group, `_placed_again` sees it. Fenced before, we are the one that must
+        go.
 
         Raises:
             FatalError: another process has our name, or we have lost the right to it or to the group.
@@ -292,9 +324,7 @@ class Transactions:
         self._client.discard()
         if isinstance(error, ForbiddenError):
             raise FatalError(f"the broker does not let us commit transactions any more: {error}")
-        in_time = self._clock() - self._begun_at < TRANSACTION_TIMEOUT_S
-        if isinstance(error, FencedError) and (in_time or self._group.replaced()):
-            raise FatalError(
-                f"another process has taken over transactional.id {self._name}: "
-                "stop one of the two, or give each instance a kafka.instance_id of its own"
-            )
+        if isinstance(error, FencedError):
+            if self._clock() - self._begun_at < TRANSACTION_TIMEOUT_S:
+                raise self._taken_over()
+            self._displaced = True

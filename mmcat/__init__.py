@@ -14,6 +14,7 @@ The modules, in the order of the data:
     photos.py       bytes → pixels, safely
     text.py         titles → token ids
     preparation.py  the CPU's part of a listing, the same for training and serving
+    normalisation.py  pixels as they are decoded → as image encoders read them
     family.py       which member of the model family, as plain data
     model.py        the model family, in one file that teaches
     pretrained.py   starting weights for its encoders (training only)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mmcat.model import CategoryModel
+from mmcat.normalisation import Normalisation
 from mmcat.photos import Pixels
 from mmcat.preparation import Preprocessing
 from mmcat.taxonomy import Taxonomy
@@ -116,19 +117,13 @@ def train_image_encoder(
 class FromPixels(nn.Module):
     """A model of modality "image" that takes photos as they are decoded, and normalises them on its own device."""
 
-    mean: Tensor  # [C, 1, 1], of pixels 0 to 255; std as well
-    std: Tensor
-
     def __init__(self, model: CategoryModel, preprocessing: Preprocessing) -> None:
         super().__init__()
         self.model = model
-        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(3, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(preprocessing.std).view(3, 1, 1) * 255, persistent=False)
+        self.normalisation = Normalisation(preprocessing)
 
     def forward(self, pixels_BXXC: Tensor) -> list[Tensor]:
-        pixels_BCXX = pixels_BXXC.permute(0, 3, 1, 2)  # channels-last without a copy
-        normal_BCXX = (pixels_BCXX - self.mean) / self.std
-        logits: list[Tensor] = self.model(None, None, normal_BCXX)
+        logits: list[Tensor] = self.model(None, None, self.normalisation(pixels_BXXC))
         return logits
 
 

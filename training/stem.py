@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from mmcat.model import CategoryModel, ImageEncoder
+from mmcat.normalisation import Normalisation
 from mmcat.preparation import Preprocessing
 from training.data import Dataset
 from training.features import fingerprint, pixels
@@ -140,8 +141,7 @@ def _compute(
     """Runs the frozen encoder once; a run that dies half-way leaves nothing."""
     device = next(encoder.parameters()).device
     encoder.eval().to(memory_format=torch.channels_last)
-    mean_C11 = torch.tensor(preprocessing.mean, device=device).view(3, 1, 1) * 255
-    std_C11 = torch.tensor(preprocessing.std, device=device).view(3, 1, 1) * 255
+    normalisation = Normalisation(preprocessing).to(device)
     beside = {name: path.with_name(f".{path.name}.{os.getpid()}") for name, path in paths.items()}
     seen: dict[str, Tensor] = {}
     files: dict[str, np.memmap[Any, np.dtype[np.float16]]] = {}
@@ -156,7 +156,7 @@ def _compute(
                 pixels_BXXC, there = pixels([dataset.rows[row] for row in rows], preprocessing)
                 if not there.any():
                     continue
-                encoder(((torch.from_numpy(pixels_BXXC).to(device).permute(0, 3, 1, 2)) - mean_C11) / std_C11)
+                encoder(normalisation(torch.from_numpy(pixels_BXXC).to(device)))
                 for name, out_BCYY in seen.items():
                     out_BYYC = out_BCYY.permute(0, 2, 3, 1).half().cpu().numpy()
                     if name not in files:

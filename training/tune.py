@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from mmcat.family import ModelConfig
 from mmcat.model import CategoryModel
+from mmcat.normalisation import Normalisation
 from mmcat.preparation import Preprocessing
 from mmcat.text import Tokenizer
 from training.data import Dataset
@@ -75,14 +76,10 @@ class Photos:
 class Tuned(nn.Module):
     """A model that runs the tail of its image encoder on what the stem kept, and all of its text encoder on tokens."""
 
-    mean: Tensor  # [C, 1, 1], of pixels 0 to 255; std as well
-    std: Tensor
-
     def __init__(self, model: CategoryModel, tune: Tune, stem: Stem | None, preprocessing: Preprocessing) -> None:
         super().__init__()
         self.model = model
-        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(3, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(preprocessing.std).view(3, 1, 1) * 255, persistent=False)
+        self.normalisation = Normalisation(preprocessing)
         if model.text_encoder is not None and tune.text_layers:
             for parameter in _last_layers(model.text_encoder, tune.text_layers):
                 parameter.requires_grad_(True)
@@ -117,8 +114,7 @@ class Tuned(nn.Module):
             arguments["image_BND"] = self.stem.finish(kept)
         pixels_BXXC = arguments.pop("pixels_BXXC", None)
         if pixels_BXXC is not None:
-            pixels_BCXX = pixels_BXXC.permute(0, 3, 1, 2)  # channels-last without a copy
-            arguments["image_BND"] = self.model.encode_image((pixels_BCXX - self.mean) / self.std)
+            arguments["image_BND"] = self.model.encode_image(self.normalisation(pixels_BXXC))
         return self.model.fuse(**arguments)  # the names are those of `Inputs.take`
 
 

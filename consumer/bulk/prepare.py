@@ -16,8 +16,9 @@ from urllib.parse import urlsplit
 
 from consumer.bulk.job import Job, Part, Source
 from consumer.bulk.rows import Row, read_row
-from consumer.fetch import Fetched, PhotoFetcher
-from consumer.settings import PhotoSettings
+from consumer.fetch import Fetched, LargeBodies, PhotoFetcher
+from consumer.fetch.bodies import Room
+from consumer.settings import LimitSettings, PhotoSettings
 from consumer.work import UNPREPARED
 from mmcat.listing import ImageStatus, Listing, Prepared
 
@@ -26,9 +27,10 @@ DEADLINE_S: Final = 15.0
 PAUSES_S: Final = (1.0, 5.0)
 """Before each further try at a photo that may still come; not for 404, which in an old catalogue stays."""
 AT_ONCE: Final = 64
-"""Photos in hand at once, fetched or being decoded: at 10 MiB each, what a worker holds at most."""
+"""Photos in hand at once, fetched or being decoded; of large ones as many bytes as the service holds."""
 
 Prepare = Callable[[Listing], Prepared]
+_Photo = tuple[bytes | None, ImageStatus | None, Room | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +58,14 @@ class Preparing:
         source: the table.
         prepare: the model's CPU part.
         photo: how photos are fetched; on Ray, `per_host` is this worker's share. None: the model looks at no photos.
-        event_bytes: longest event.
+        limits: longest event; bytes of large photos that a worker holds.
     """
 
     job: Job
     source: Source
     prepare: Prepare
     photo: PhotoSettings | None
-    event_bytes: int
+    limits: LimitSettings
 
 
 class PartPreparer:
@@ -84,7 +86,7 @@ class PartPreparer:
         given, job = self._given, self._given.job
         options: dict[str, Any] = {"title": job.title_column, "order_by": job.order_by, "origin": job.origin}
         rows = [
-            read_row(cells, part.first + at, max_bytes=given.event_bytes, **options)
+            read_row(cells, part.first + at, max_bytes=given.limits.event_bytes, **options)
             for at, cells in enumerate(given.source.read(part))
         ]
         return ReadyPart(part.number, asyncio.run(self._all(rows)))
@@ -96,28 +98,30 @@ class PartPreparer:
         per_host = self._given.photo.per_host
         turns: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(per_host))
 
-        async with PhotoFetcher.from_settings(self._given.photo) as fetcher:
+        bodies = LargeBodies(self._given.limits.large_photo_bytes)
+        async with PhotoFetcher.from_settings(self._given.photo, bodies) as fetcher:
 
             async def one(row: Row) -> Ready:
                 url = row.event.image_url or "" if row.event else ""
                 async with turns[_host(url)], at_once:  # a photo's time begins with its turn
-                    body, status = self._beside(row) or await _fetched(fetcher, url)
+                    # a large photo takes room as long as `_room` is held: until it is decoded
+                    body, status, _room = self._beside(row) or await _fetched(fetcher, url)
                     loop = asyncio.get_running_loop()
                     return await loop.run_in_executor(self._decoders, self._ready, row, body, status)
 
             return list(await asyncio.gather(*map(one, rows)))
 
-    def _beside(self, row: Row) -> tuple[bytes | None, ImageStatus | None] | None:
+    def _beside(self, row: Row) -> _Photo | None:
         """The photo in the table or in the folder; None where the row has none there."""
         if isinstance(row.image, bytes):
-            return row.image, None
+            return row.image, None, None
         if row.event is None or self._photos is None:
             return None
         name = row.image or f"{row.product_id}.jpg"
         if Path(name).name != name:
-            return None, ImageStatus.REFUSED  # a name that leads out of the folder
+            return None, ImageStatus.REFUSED, None  # a name that leads out of the folder
         try:
-            return (self._photos / name).read_bytes(), None
+            return (self._photos / name).read_bytes(), None, None
         except (OSError, ValueError):  # ValueError: a name that no file can have
             return None
 
@@ -133,18 +137,18 @@ class PartPreparer:
             return Ready(row, UNPREPARED, f"{type(error).__name__}: {error}"[:500])
 
 
-async def _fetched(fetcher: PhotoFetcher, url: str) -> tuple[bytes | None, ImageStatus | None]:
+async def _fetched(fetcher: PhotoFetcher, url: str) -> _Photo:
     if not url:
-        return None, None
+        return None, None, None
     if url.startswith("file:"):
-        return None, ImageStatus.UNAVAILABLE
+        return None, ImageStatus.UNAVAILABLE, None
     got = await fetcher.fetch(url, time.monotonic() + DEADLINE_S)
     for pause_s in PAUSES_S:
         if not _may_come(got):
             break
         await asyncio.sleep(max(pause_s, min(got.retry_after_s, DEADLINE_S)))
         got = await fetcher.fetch(url, time.monotonic() + DEADLINE_S)
-    return got.body, None if got.status is ImageStatus.USED else got.status
+    return got.body, None if got.status is ImageStatus.USED else got.status, got.room
 
 
 def _may_come(got: Fetched) -> bool:

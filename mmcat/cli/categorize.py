@@ -177,7 +177,7 @@ def _work(
     cut = partial(prepare, preprocessing=Preprocessing.from_json(manifest["preprocessing"]), with_photo=reads_photos)
     photo = settings.photo if reads_photos else None
     reader = Source(source.path.resolve(), source.columns)
-    preparing = Preparing(folder.job, reader, cut, photo, settings.limits.event_bytes)
+    preparing = Preparing(folder.job, reader, cut, photo, settings.limits)
     load = partial(load_model, settings.model_copy(update={"model": model}))
     answering = Answering(load, folder.job.fingerprint, folder.job.batch, folder.job.top_k, Audit.of(settings.review))
     sizes = {part.number: part.stop - part.start for part in left}

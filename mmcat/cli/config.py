@@ -35,7 +35,7 @@ def show(
       mmcat config show
       MMCAT_BATCH__MAX_AGE_MS=20 mmcat config show --json
     """
-    from consumer.settings import load, shown
+    from consumer.loading import load, shown
 
     found, origins = load(config)
     rows = {name: {"value": value, "origin": origins.get(name, "default")} for name, value in shown(found).items()}

@@ -91,7 +91,7 @@ def set_stage(broker: str, bundle: Path, photo: Callable[[str], bytes | None], d
     Raises:
         CommandError, ServerError: something did not start.
     """
-    from consumer.settings import load
+    from consumer.loading import load
     from mmcat.cli.servers import LocalValkey
     from training.shop.photo_host import PhotoHost
 

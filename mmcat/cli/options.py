@@ -26,8 +26,8 @@ def load_settings(config: Path | None, overrides: Mapping[str, Any] | None = Non
     Raises:
         ConfigError: a sentence per wrong setting.
     """
+    from consumer.loading import load
     from consumer.log import configure_logging
-    from consumer.settings import load
 
     settings, _ = load(config, overrides=overrides)
     configure_logging(settings.log.level, settings.log.format)

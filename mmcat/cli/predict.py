@@ -66,8 +66,8 @@ def predict(
         categorizer = _load(bundle, device, engine, precision, explain)
         if not as_json:
             print(*COLUMNS, *(EXPLAINED if explain else ()), sep="\t")
-        for chunk in read_table(table, title_column, photos, policy, CHUNK):
-            for result in categorizer.categorize(chunk, top_k=top):
+        for chunk in read_table(table, title_column, photos, policy, CHUNK, categorizer.prepare):
+            for result in categorizer.categorize_prepared(chunk, top_k=top):
                 _write_line(result, as_json)
         return
     listing = read_one(words, title, policy)

@@ -9,14 +9,17 @@ import csv
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from mmcat.cli.texts import CommandError
-from mmcat.listing import ImageStatus, Listing
+from mmcat.listing import ImageStatus, Listing, Prepared
 
 if TYPE_CHECKING:
+    from consumer.fetch import Fetched
     from consumer.fetch.addresses import AddressPolicy
 
 __all__ = ["address_policy", "fetch_photos", "is_address", "read_one", "read_table"]
@@ -25,6 +28,7 @@ FETCH_DEADLINE_S = 15.0
 """A person waits for one photo; the service gives it 3 s."""
 FILE_SUFFIXES = frozenset({".tsv", ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"})
 URL_COLUMN = "image_url"
+Taken = TypeVar("Taken")
 
 
 def is_address(word: str) -> bool:
@@ -43,15 +47,31 @@ def address_policy(allow: Sequence[str]) -> "AddressPolicy":
         raise CommandError(f"--allow: {error}") from error
 
 
-def fetch_photos(urls: Sequence[str], policy: "AddressPolicy") -> list[tuple[ImageStatus, bytes | None, str]]:
-    """Fetch photos at the same time; blocks up to the deadline. Returns status, body and detail per address."""
-    from consumer.fetch import PhotoFetcher
+def fetch_photos(urls: Sequence[str], policy: "AddressPolicy", take: Callable[[int, "Fetched"], Taken]) -> list[Taken]:
+    """Fetch photos at the same time; blocks up to the deadline, and for what is made of them.
 
-    async def fetch_all() -> list[tuple[ImageStatus, bytes | None, str]]:
-        async with PhotoFetcher(policy) as fetcher:
-            deadline = time.monotonic() + FETCH_DEADLINE_S
-            fetched = await asyncio.gather(*(fetcher.fetch(url, deadline) for url in urls))
-        return [(each.status, each.body, each.detail) for each in fetched]
+    Large photos are read only as far as the service would hold them at once: what waits for `take` is in memory.
+
+    Args:
+        take: makes of each what is kept, given its place; in a thread, as soon as it is there.
+
+    Returns:
+        What `take` made, by place.
+    """
+    from consumer.fetch import LargeBodies, PhotoFetcher
+    from consumer.settings import LimitSettings
+
+    async def fetch_all() -> list[Taken]:
+        bodies = LargeBodies(LimitSettings().large_photo_bytes)
+        with ThreadPoolExecutor(2, "decode") as decoders:
+            async with PhotoFetcher(policy, bodies=bodies) as fetcher:
+                deadline = time.monotonic() + FETCH_DEADLINE_S
+
+                async def one(place: int, url: str) -> Taken:
+                    fetched = await fetcher.fetch(url, deadline)
+                    return await asyncio.get_running_loop().run_in_executor(decoders, take, place, fetched)
+
+                return await asyncio.gather(*(one(place, url) for place, url in enumerate(urls)))
 
     return asyncio.run(fetch_all())
 
@@ -79,23 +99,29 @@ def read_one(words: Sequence[str], title: str, policy: "AddressPolicy") -> Listi
 def _photo(word: str, policy: "AddressPolicy") -> bytes:
     if not is_address(word):
         return Path(word).read_bytes()
-    status, body, detail = fetch_photos([word], policy)[0]
-    if body is None:
-        hint = "; admit a private host with --allow HOST" if status is ImageStatus.REFUSED else ""
-        raise CommandError(f"the photo is {status.value}: {detail}{hint}")
-    return body
+    (got,) = fetch_photos([word], policy, lambda _, fetched: fetched)
+    if got.body is None:
+        hint = "; admit a private host with --allow HOST" if got.status is ImageStatus.REFUSED else ""
+        raise CommandError(f"the photo is {got.status.value}: {got.detail}{hint}")
+    return got.body
 
 
 def read_table(
-    path: Path, title_column: str, photos: Path | None, policy: "AddressPolicy", size: int
-) -> Iterator[list[Listing]]:
-    """Read a table of listings in chunks, so that a million rows are never held.
+    path: Path,
+    title_column: str,
+    photos: Path | None,
+    policy: "AddressPolicy",
+    size: int,
+    prepare: Callable[[Listing], Prepared],
+) -> Iterator[list[Prepared]]:
+    """Read a table of listings in chunks, so that a million rows are never held, nor their photos once decoded.
 
     Args:
         path: tab-separated with a header, no quoting; `product_id` if there (else the row number), the title column,
             `image_url` if there.
         photos: folder or zip with `<product_id>.jpg`; None takes `photos.zip` or `photos/` beside the table, if any.
         size: listings per chunk.
+        prepare: the model's CPU part; called as soon as a listing's photo is there, in any thread.
     """
     find = _photo_finder(photos or _photos_beside(path))
     with path.open(encoding="utf-8", newline="") as lines:
@@ -105,22 +131,34 @@ def read_table(
         numbered = enumerate(rows, start=1)
         while chunk := list(islice(numbered, size)):
             listings = [
-                Listing(key, title=row[title_column] or "", image=find(key))
-                for key, row in ((row.get("product_id") or str(number), row) for number, row in chunk)
+                Listing(row.get("product_id") or str(number), title=row[title_column] or "") for number, row in chunk
             ]
             urls = [row.get(URL_COLUMN) or "" for _, row in chunk]
-            yield _with_fetched(listings, urls, policy)
+            yield _prepared(listings, urls, find, policy, prepare)
 
 
-def _with_fetched(listings: list[Listing], urls: list[str], policy: "AddressPolicy") -> list[Listing]:
-    wanted = [place for place, listing in enumerate(listings) if listing.image is None and urls[place]]
-    if not wanted:
-        return listings
-    for place, (status, body, _) in zip(wanted, fetch_photos([urls[p] for p in wanted], policy), strict=True):
-        old = listings[place]
-        reason = None if body is not None else status
-        listings[place] = Listing(old.id, title=old.title, image=body, image_status=reason)
-    return listings
+def _prepared(
+    listings: Sequence[Listing],
+    urls: Sequence[str],
+    find: Callable[[str], bytes | None],
+    policy: "AddressPolicy",
+    prepare: Callable[[Listing], Prepared],
+) -> list[Prepared]:
+    """Each with the photo that lies beside the table, else with that of its address, if any."""
+    ready: dict[int, Prepared] = {}
+    for place, listing in enumerate(listings):
+        image = find(listing.id)
+        if image is not None or not urls[place]:
+            ready[place] = prepare(replace(listing, image=image))
+    wanted = [place for place in range(len(listings)) if place not in ready]
+
+    def take(number: int, got: "Fetched") -> Prepared:
+        status = got.status if got.body is None else None
+        return prepare(replace(listings[wanted[number]], image=got.body, image_status=status))
+
+    if wanted:
+        ready |= zip(wanted, fetch_photos([urls[place] for place in wanted], policy, take), strict=True)
+    return [ready[place] for place in range(len(listings))]
 
 
 def _photos_beside(table: Path) -> Path | None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from mmcat.engines.base import WHOLE, Batch, Encoded, Ids, Vectors, padded, text_mask
 from mmcat.errors import ModelError
 from mmcat.model import CategoryModel
+from mmcat.normalisation import Normalisation
 from mmcat.preparation import Preprocessing
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -50,8 +51,7 @@ class EagerEngine:
             for module in model.image_encoder.modules():
                 if isinstance(module, nn.BatchNorm2d):  # its statistics lose too much in bf16; kernels take the mix
                     module.float()
-        self._mean_C11 = torch.tensor(preprocessing.mean, device=self._device).view(3, 1, 1) * 255
-        self._std_C11 = torch.tensor(preprocessing.std, device=self._device).view(3, 1, 1) * 255
+        self._normalisation = Normalisation(preprocessing).to(self._device)
 
     def encode(self, batch: Batch) -> Encoded:
         """See `Engine.encode`."""
@@ -99,8 +99,7 @@ class EagerEngine:
         new_KND = torch.zeros(0, config.image_cells, config.image_width, device=self._device)
         if batch.pixels is not None and len(batch.pixels):
             pixels_KXXC = torch.from_numpy(batch.pixels).to(self._device)
-            pixels_KCXX = pixels_KXXC.permute(0, 3, 1, 2)  # a view whose memory is channels-last already
-            normal_KCXX = ((pixels_KCXX.float() - self._mean_C11) / self._std_C11).to(self._dtype)
+            normal_KCXX = self._normalisation(pixels_KXXC).to(self._dtype)
             new_KND = self._model.encode_image(normal_KCXX).float()
         return self._chosen(new_KND, batch.known_image, batch.image_rows, batch.keep)
 

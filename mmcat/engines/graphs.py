@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from mmcat.errors import ModelError
 from mmcat.model import CategoryModel
+from mmcat.normalisation import Normalisation
 from mmcat.preparation import Preprocessing
 
 Array = npt.NDArray[Any]
@@ -66,19 +67,15 @@ def _core() -> Any:
 class PhotoPart(nn.Module):
     """uint8 pixels [K, X, X, C] as they are decoded → [K, N, D], normalised on the way."""
 
-    mean: Tensor  # [C, 1, 1], of pixels 0 to 255; std as well
-    std: Tensor
-
     def __init__(self, model: CategoryModel, preprocessing: Preprocessing) -> None:
         super().__init__()
         self.model = model
-        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(3, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(preprocessing.std).view(3, 1, 1) * 255, persistent=False)
+        self.normalisation = Normalisation(preprocessing)
         self.example = (torch.full((2, preprocessing.px, preprocessing.px, 3), 128, dtype=torch.uint8),)
         self.axes = {"pixels_KXXC": {0: "K"}}
 
     def forward(self, pixels_KXXC: Tensor) -> Tensor:
-        return self.model.encode_image((pixels_KXXC.permute(0, 3, 1, 2).float() - self.mean) / self.std)
+        return self.model.encode_image(self.normalisation(pixels_KXXC))
 
 
 class TextPart(nn.Module):

@@ -28,11 +28,11 @@ import torch
 from PIL import Image
 
 from consumer.fetch import PhotoFetcher
+from consumer.loading import load
 from consumer.metrics import Metrics
 from consumer.offsets import Lease
 from consumer.pipeline import Pipeline
 from consumer.records import Incoming, Origin, Outgoing
-from consumer.settings import load
 from mmcat.bundle import LoadedBundle
 from mmcat.calibration import Calibration
 from mmcat.categorizer import Categorizer

@@ -15,11 +15,15 @@ In the order of a trial:
     case      all that a trial leaves behind, as data
     oracle    what was promised, as pure functions over a case
     rows      the faults, one function each
-    matrix    runs rows, appends trials to a file, goes on where it stopped
+    records   the file of trials
+    plan      which trial comes next, by what stands in the file
+    runner    runs trials one after the other on a site of its own
+    lanes     several runners at once, each in a process of its own
+    matrix    the command: goes on where it stopped
     table     the trials as the table of docs/reliability.md
     soak      one service at full rate with churn and faults; memory, descriptors and lag as a plot
     plot      draws it
 
 `test_oracle` holds the oracle against made-up logs, `test_kill_points` runs each point once, `test_mutations` each
-mutation.
+mutation, `test_lanes` shares out trials that take no time.
 """

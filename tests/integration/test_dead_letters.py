@@ -11,8 +11,9 @@ from consumer.dead_letters import dead_letter
 from consumer.letter_reader import LetterReader
 from consumer.letter_replay import LetterReplay
 from consumer.letters import Choice
+from consumer.loading import load
 from consumer.records import Incoming, Origin
-from consumer.settings import Settings, load
+from consumer.settings import Settings
 from consumer.spans import Bound
 from mmcat.cli import main
 from tests.support.broker import Record, TopicNames, create_topics, read_topic, send

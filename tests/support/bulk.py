@@ -68,7 +68,7 @@ class BulkHere:
         )
         self.folder = Folder(self.job, out)
         photo: PhotoSettings = settings.photo
-        preparing = Preparing(self.job, Source(table, opened.columns), model.prepare, photo, self.job.event_bytes)
+        preparing = Preparing(self.job, Source(table, opened.columns), model.prepare, photo, settings.limits)
         self._prepare = PartPreparer(preparing)
         self._answer = PartAnswerer(Answering(lambda: model, model.info.fingerprint, 32, 3, audit))
 

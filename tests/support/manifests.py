@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from consumer.settings import Settings, load
+from consumer.loading import load
+from consumer.settings import Settings
 from tests.support.kustomize import Manifest, containers, pod_spec, render
 
 FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "kubernetes"

@@ -50,9 +50,9 @@ class NullModel:
 
 def main() -> int:
     """Serve until SIGTERM."""
+    from consumer.loading import load
     from consumer.log import configure_logging
     from consumer.service import Service
-    from consumer.settings import load
 
     settings, _ = load()
     configure_logging(settings.log.level, settings.log.format)

@@ -9,9 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from consumer.settings import LimitSettings
 from mmcat.cli import main
 from mmcat.cli.predict_input import address_policy, read_one, read_table
 from mmcat.cli.texts import CommandError
+from tests.support.held_photos import HeldPhotos
+from tests.support.stub_model import StubModel
+from training.shop.photo_host import PhotoHost
 
 POLICY = address_policy([])
 
@@ -158,14 +162,32 @@ def test_a_table_without_its_title_column_is_one_sentence(tmp_path: Path) -> Non
     table = tmp_path / "listings.tsv"
     table.write_text("name\nx\n", encoding="utf-8")
     with pytest.raises(CommandError, match="title"):
-        next(read_table(table, "title", None, POLICY, 10))
+        next(read_table(table, "title", None, POLICY, 10, StubModel().prepare))
 
 
 def test_a_table_is_read_in_chunks(tmp_path: Path) -> None:
     table = tmp_path / "listings.tsv"
     table.write_text("title\n" + "".join(f"t{n}\n" for n in range(5)), encoding="utf-8")
-    chunks = list(read_table(table, "title", None, POLICY, 2))
-    assert [[listing.id for listing in chunk] for chunk in chunks] == [["1", "2"], ["3", "4"], ["5"]]
+    chunks = list(read_table(table, "title", None, POLICY, 2, StubModel().prepare))
+    assert [[prepared.listing_id for prepared in chunk] for chunk in chunks] == [["1", "2"], ["3", "4"], ["5"]]
+
+
+def test_large_photos_of_a_table_are_held_within_the_bound_until_they_are_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twelve of 1 MiB, of which three may be held at once."""
+    mib, model = 2**20, HeldPhotos()
+    monkeypatch.setattr("consumer.fetch.LargeBodies", model.bodies)
+    monkeypatch.setattr("consumer.settings.LimitSettings", lambda: LimitSettings(in_flight_bytes=6 * mib))
+    table = tmp_path / "listings.tsv"
+    with PhotoHost({f"{number}.jpg": bytes(mib) for number in range(12)}.get) as host:
+        lines = [f"{number}\tt\t{host.base_url}/{number}.jpg\n" for number in range(12)]
+        table.write_text("product_id\ttitle\timage_url\n" + "".join(lines), encoding="utf-8")
+        policy = address_policy(["127.0.0.1"])
+        (chunk,) = read_table(table, "title", None, policy, 64, model.prepare)
+    assert [(one.listing_id, one.image) for one in chunk] == [(str(number), "used") for number in range(12)]
+    assert len(model.held) == 12
+    assert all(mib <= held <= 3 * mib for held in model.held)
 
 
 def test_without_a_bundle_the_sentence_says_how_to_get_one(

@@ -13,13 +13,16 @@ from consumer.bulk.answers import record_of
 from consumer.bulk.job import Table
 from consumer.errors import ConfigError, SickModelError
 from consumer.events import parse
-from consumer.settings import Settings, load
+from consumer.loading import load
+from consumer.settings import Settings
 from mmcat.listing import Prepared, Result
 from tests.support.bulk import BulkHere, write_table
+from tests.support.held_photos import HeldPhotos
 from tests.support.stub_model import StubModel, accept
 from training.shop.photo_host import PhotoHost
 
 LONG = "t" * 1001
+MIB = 2**20
 
 
 def _rows(tmp_path: Path, rows: list[dict[str, Any]], **options: Any) -> list[dict[str, Any]]:
@@ -163,6 +166,23 @@ def test_a_private_address_is_fetched_only_where_it_is_allowed(tmp_path: Path) -
         allowed = Settings.model_validate({"photo": {"allow": ["127.0.0.1"], "ports": [port]}})
         job = BulkHere(tmp_path / "in.parquet", tmp_path / "allowed.parquet", StubModel(), allowed)
         assert [row["image"] for row in job.rows()] == ["used"]
+
+
+def test_large_photos_are_held_within_the_bound_until_they_are_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twelve of 1 MiB, of which three may be held at once."""
+    model = HeldPhotos()
+    monkeypatch.setattr("consumer.bulk.prepare.LargeBodies", model.bodies)
+    with PhotoHost({f"{number}.jpg": bytes(MIB) for number in range(12)}.get) as host:
+        photo = {"allow": ["127.0.0.1"], "ports": [urlsplit(host.base_url).port], "per_host": 12}
+        settings = Settings.model_validate({"photo": photo, "limits": {"in_flight_bytes": 6 * MIB}})
+        rows = [{"product_id": f"p{n}", "title": "t", "image_url": f"{host.base_url}/{n}.jpg"} for n in range(12)]
+        table = write_table(tmp_path / "in.parquet", rows)
+        found = BulkHere(table, tmp_path / "out.parquet", model, settings).rows()
+    assert [row["image"] for row in found] == ["used"] * 12
+    assert len(model.held) == 12
+    assert all(MIB <= held <= 3 * MIB for held in model.held)
 
 
 def test_photos_beside_the_table_are_found_and_none_outside_it(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from consumer.errors import ConfigError
 from consumer.feature_cache import AWAY_S, FeatureCache
 from consumer.feature_store import FILE, PAGE_BYTES, DiskStore, RedisStore, StoreError
+from consumer.loading import load
 from consumer.metrics import Metrics
-from consumer.settings import load
 from mmcat.cli.servers import LocalValkey
 
 BOUND = 2**20

@@ -20,11 +20,11 @@ from consumer.fetch import LargeBodies, PhotoFetcher
 from consumer.fetch.addresses import AddressPolicy
 from consumer.fetch.client import FetchLimits
 from consumer.fetch.hosts import HostLimits
+from consumer.loading import load
 from consumer.metrics import Metrics
 from consumer.offsets import Lease
 from consumer.pipeline import Pipeline
 from consumer.records import Incoming, Origin
-from consumer.settings import load
 from mmcat.listing import ImageStatus, Listing, Prepared
 from tests.support.scripted_host import ScriptedHost, answer
 from tests.support.stub_model import StubModel

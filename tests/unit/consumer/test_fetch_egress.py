@@ -12,7 +12,8 @@ from consumer.fetch import Fetched, PhotoFetcher
 from consumer.fetch.addresses import AddressPolicy
 from consumer.fetch.egress import HostHeaders, Proxy
 from consumer.fetch.hosts import HostLimits
-from consumer.settings import PhotoSettings, Settings, load, shown
+from consumer.loading import load, shown
+from consumer.settings import PhotoSettings, Settings
 from mmcat.listing import ImageStatus
 from tests.support.scripted_host import Script, ScriptedHost, answer
 from tests.support.wire import Wire, wire

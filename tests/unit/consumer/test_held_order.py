@@ -13,13 +13,13 @@ import pytest
 
 from consumer.delivery import Delivery
 from consumer.held_order import HeldOrder, Then, Unknown, order_held
+from consumer.loading import load
 from consumer.metrics import Metrics
 from consumer.offsets import Lease
 from consumer.pipeline import Pipeline
 from consumer.rank import Rank
 from consumer.records import Headers, Incoming, Origin, Outgoing
 from consumer.retries import read_retry
-from consumer.settings import load
 from consumer.view import Held, View
 from consumer.view_guard import LateGuard
 from tests.support.stub_model import StubModel

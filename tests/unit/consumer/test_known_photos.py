@@ -19,11 +19,11 @@ from consumer.feature_store import FILE
 from consumer.fetch import PhotoFetcher
 from consumer.fetch.addresses import AddressPolicy
 from consumer.fetch.bodies import SMALL_BYTES
+from consumer.loading import load
 from consumer.metrics import Metrics
 from consumer.offsets import Lease
 from consumer.pipeline import Pipeline
 from consumer.records import Incoming, Origin
-from consumer.settings import load
 from mmcat.categorizer import Categorizer
 from mmcat.listing import Listing, Prepared
 from tests.support.scripted_host import Script, ScriptedHost, answer

@@ -18,13 +18,13 @@ from consumer.delivery import Delivery
 from consumer.fetch import Fetched, PhotoFetcher, Validators
 from consumer.fetch.addresses import AddressPolicy
 from consumer.fetch.hosts import HostLimits
+from consumer.loading import load
 from consumer.metrics import Metrics
 from consumer.offsets import Lease
 from consumer.pipeline import Fetcher, Pipeline
 from consumer.rank import Rank
 from consumer.records import Incoming, Origin, Outgoing
 from consumer.retries import read_retry
-from consumer.settings import load
 from consumer.view import View, ViewAwayError
 from consumer.view_guard import LateGuard
 from mmcat.listing import ImageStatus

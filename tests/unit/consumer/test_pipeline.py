@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from consumer.fetch import Fetched, Validators
+from consumer.loading import load
 from consumer.metrics import Metrics
 from consumer.offsets import Lease
 from consumer.pipeline import Pipeline
 from consumer.records import Incoming, Origin, Outgoing
-from consumer.settings import load
 from mmcat.listing import ImageStatus, Prepared, Result
 from tests.support.stub_model import StubModel, accept
 from tests.support.waiting import eventually

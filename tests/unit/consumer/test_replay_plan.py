@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from consumer.errors import ConfigError
+from consumer.loading import load
 from consumer.replay_plan import Plan, read_plan, refuse_unfit, write_plan
-from consumer.settings import load
 from consumer.spans import Span
 from tests.support.stub_model import StubModel
 

@@ -8,10 +8,10 @@ from typing import cast
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consumer.loading import load
 from consumer.rank import Rank
 from consumer.records import Headers, Incoming, Origin
 from consumer.replay_sieve import Newest, Sieve, Unneeded
-from consumer.settings import load
 from consumer.view_guard import Held, ViewGuard
 
 IDS = st.sampled_from([f"p{number}" for number in range(30)])

@@ -14,13 +14,13 @@ import pytest
 from consumer.delivery import Delivery
 from consumer.events import Event
 from consumer.fetch import Fetched, Validators
+from consumer.loading import load
 from consumer.metrics import Metrics
 from consumer.offsets import Lease
 from consumer.pipeline import Pipeline
 from consumer.rank import Rank
 from consumer.records import Incoming, Origin, Outgoing
 from consumer.reuse import judge
-from consumer.settings import load
 from consumer.view import Ranked, View
 from mmcat.cli.servers import LocalValkey
 from mmcat.listing import Evidence, ImageStatus, Prepared, Result

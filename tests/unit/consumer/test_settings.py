@@ -6,7 +6,8 @@ import pytest
 
 from consumer.errors import ConfigError
 from consumer.kafka import make_consumer, make_producer
-from consumer.settings import FIXED_PROPERTIES, KafkaSettings, Settings, load, shown
+from consumer.loading import load, shown
+from consumer.settings import FIXED_PROPERTIES, KafkaSettings, Settings
 
 
 def test_defaults_are_the_local_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

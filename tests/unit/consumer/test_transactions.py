@@ -56,9 +56,11 @@ class ScriptedProducer:
 class Group:
     metadata: object = None
     other: bool = False
+    asked: int = 0
     committed: list[tuple[Partition, int]] = field(default_factory=list)
 
     def replaced(self) -> bool:
+        self.asked += 1
         return self.other
 
     def moved(self, partition: Partition, offset: int) -> None:
@@ -119,6 +121,7 @@ def bench() -> Iterator[Bench]:
         Health(),
         unwritable=lambda topics: lost & set(topics),
         patient="dead",
+        shadow_s=10.0,
         on_death=deaths.append,
         clock=clock,
     )
@@ -288,6 +291,22 @@ def test_one_whose_time_was_up_goes_on_unless_the_group_has_another_in_its_place
     else:
         bench.until(lambda: len(bench.made) == 2, "another producer is made: the broker had been away")
         assert not bench.deaths
+
+
+def test_one_whose_time_was_up_waits_for_its_own_shadow_to_leave_the_group_and_goes_on(bench: Bench) -> None:
+    bench.group.other = True
+    bench.script["commit_transaction"] = [error(KafkaError._FENCED, fatal=True)]
+    bench.before.append(
+        lambda name: setattr(
+            bench.clock, "now", bench.clock.now + TRANSACTION_TIMEOUT_S * 2 * (name == "commit_transaction")
+        )
+    )
+    bench.outcome(0)
+    bench.until(lambda: bench.group.asked, "the group is asked")
+    assert len(bench.made) == 1, "a new producer would fence the other"
+    bench.group.other = False
+    bench.until(lambda: len(bench.made) == 2, "the shadow is gone")
+    assert not bench.deaths
 
 
 def test_a_lease_that_ended_while_its_transaction_was_open_is_not_committed(bench: Bench) -> None:
