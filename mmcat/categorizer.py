@@ -41,7 +41,7 @@ from mmcat.shared_decoding import SharedDecoding
 from mmcat.stacking import stack
 from mmcat.taxonomy import Taxonomy
 
-_CHUNK = 32  # listings per engine call of `categorize`: larger batches are no faster on a CPU (facts: 8 beats 32)
+_CHUNK = 32  # listings per engine call of `categorize`: larger batches are no faster on a CPU
 
 
 class Categorizer:
