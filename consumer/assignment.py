@@ -36,6 +36,7 @@ log = structlog.get_logger("mmcat.assignment")
 
 ASK_S: Final = 5.0  # for one question where the group committed: a service that is to end waits for the answer
 ASK_AGAIN_S: Final = 0.5
+ROOM_S: Final = 0.1  # at the limit of what is held, before partitions are paused: polls go on each 0.2 s
 REST_S: Final = 1.0  # before a refused record is tried again: no hot loop, and soon after the topic takes it
 
 
@@ -150,9 +151,12 @@ class Assignment:
     # pause ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def pause_or_resume(self) -> None:
-        """Follow the budget, and let partitions go on that have rested."""
-        self._look()
-        full = self._budget.full()
+        """Follow the budget, and let partitions go on that have rested. At the limit it first waits for room."""
+        if self._transactions is not None:
+            self._look()
+        if not self._paused:
+            self._budget.wait_room(ROOM_S)
+        full = not self._budget.half_free if self._paused else self._budget.full
         if full != self._paused:
             self._paused = full
             self._pause(self._held) if full else self._resume(self._held)

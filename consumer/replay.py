@@ -198,7 +198,8 @@ class Replay:
     def _poll(self) -> bool:
         """Take what there is room for; returns False when stopped with records in hand, which were never begun."""
         budget = self._pipeline.budget
-        allowed = 0 if budget.full() else self._pace.allowed(min(CONSUME_RECORDS, budget.room))
+        budget.wait_room(IDLE_S)
+        allowed = self._pace.allowed(min(CONSUME_RECORDS, budget.room))
         if not allowed or not self._reader.open:
             self._stopping.wait(IDLE_S)
             return True

@@ -279,9 +279,9 @@ class Service:
             while self._failed:
                 assignment.seek_back(self._failed.popleft())
             assignment.pause_or_resume()
+            pipeline.submit(retries.let_through(pipeline.budget.room))
             count = min(POLL_RECORDS, max(1, pipeline.budget.room))
             self._take(self._polled(assignment, count, POLL_S), pipeline, assignment, retries)
-            pipeline.submit(retries.let_through(0 if pipeline.budget.full() else pipeline.budget.room))
             if time.monotonic() >= commit_at:
                 assignment.commit()
                 assignment.show_lag()

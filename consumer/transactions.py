@@ -199,7 +199,7 @@ class Transactions:
 
     def _due(self) -> bool:
         old = self._clock() - self._begun_at >= self._interval_s
-        return old or self._contents.alone is not None or self._budget.full()
+        return old or self._contents.alone is not None or self._budget.full
 
     def _commit_all(self, deadline: float) -> None:
         """In the poll thread: whatever goes wrong for good must be told here as in our own thread."""

@@ -271,13 +271,14 @@ def test_budget_pauses_at_the_limit_and_resumes_at_half(make_bench: MakeBench) -
     for number in range(10):
         bench.submit(f"p{number}")
     eventually(lambda: len(bench.broker.held) == 10, "all are sent")
-    assert bench.pipeline.budget.full()
+    assert bench.pipeline.budget.full
     for on_done, ok in bench.broker.held[:4]:
         on_done(ok)
-    assert bench.pipeline.budget.full(), "flutters"
+    assert not bench.pipeline.budget.full
+    assert not bench.pipeline.budget.half_free, "flutters"
     for on_done, ok in bench.broker.held[4:]:
         on_done(ok)
-    assert not bench.pipeline.budget.full()
+    assert bench.pipeline.budget.half_free
 
 
 def test_stages_run_beside_each_other(make_bench: MakeBench) -> None:
