@@ -1,4 +1,4 @@
-"""What is held at once: full at the limit; there a moment is waited for room, and who has paused waits for half of it."""
+"""What is held at once: full at the limit. There room is waited for a moment, and after a pause for half of it."""
 
 import threading
 
