@@ -1,8 +1,8 @@
 """Hands records to the broker; tells when all records of a piece of work are acknowledged, or one is not.
 
-Owns the producer and the thread of its delivery reports. They come one by one, each with the interpreter's lock taken for
-it, so no more is done in them than to count; what came together is told together. After results.py and dead_letters.py;
-before offsets.py.
+Owns the producer and the thread of its delivery reports. They come one by one, each with the interpreter's lock taken
+for it, so no more is done in them than to count; what came together is told together. After results.py and
+dead_letters.py; before offsets.py.
 """
 
 import threading

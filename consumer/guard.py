@@ -64,7 +64,7 @@ class Guard:
         self._records: dict[Partition, _Record] = {}
 
     def told(self, partition: Partition, outcomes: Iterable[tuple[int, bool]]) -> None:
-        """Records of the partition have their outcomes, by offset: True for a dead letter, False for something better."""
+        """Records of the partition have their outcomes, by offset: True for a dead letter, False for what is better."""
         with self._lock:
             record = self._records.setdefault(partition, _Record(deque()))
             for offset, dead in outcomes:

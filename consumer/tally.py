@@ -12,7 +12,6 @@ from itertools import accumulate
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 
 class Tally(Collector):
@@ -40,6 +39,6 @@ class Tally(Collector):
         """For the registry."""
         with self._lock:
             counts, total = list(accumulate(self._counts)), self._sum
-        names = [floatToGoString(bound) for bound in (*self._bounds, float("inf"))]
+        names = [*map(str, map(float, self._bounds)), "+Inf"]
         buckets = list(zip(names, map(float, counts), strict=True))
         yield HistogramMetricFamily(self._name, self._documentation, buckets=buckets, sum_value=total)
