@@ -378,7 +378,8 @@ class Pipeline:
             return UNPREPARED
         if body is not None and prepared.seen is None:
             self._worked("decode", time.perf_counter() - started)
-        self._publisher.resize(work, work.incoming.size_bytes + prepared.photo_bytes)
+        if body is not None or seen is not None or work.size_bytes != work.incoming.size_bytes:
+            self._publisher.resize(work, work.incoming.size_bytes + prepared.photo_bytes)
         self._photos(prepared.image).inc()
         return prepared
 
