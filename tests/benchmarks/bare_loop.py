@@ -68,7 +68,7 @@ def main() -> int:
 
 def record(event: Event, message: Message) -> tuple[bytes, list[tuple[str, str | bytes | None]]]:
     """A constant answer as the value and the headers of a record of `products.categorized`."""
-    topic, partition, offset = message.topic() or "", message.partition(), message.offset()
+    topic, partition, offset = message.topic() or "", message.partition() or 0, message.offset() or 0
     _, timestamp = message.timestamp()
     event_hash = sha256(message.value() or b"").hexdigest()
     identity = digest(f"{event.product_id}\0{timestamp}\0{event_hash}\0{GENERATION}\0{HASH}\0fp32\0{2}")
