@@ -17,6 +17,7 @@ retry_share.py   how many retries may go beside live events (pure)
 records.py       the nouns of the stream (pure)
 pipeline.py      from a polled record to its acknowledged outcome: the only file that knows all stages
 work.py          one record on its way
+publishing.py    what becomes of it: makes its records, has them sent, finishes it
 stages.py        how busy each stage is, and which holds the stream up (pure)
 budget.py        what is held at once (pure)
 events.py        bytes to event, deletion or refusal (pure)
@@ -69,6 +70,7 @@ topics.py        makes the topics, or says what is wrong with them
 topic_plan.py    the topics as they should be (pure)
 schemas.py       what others rely on, generated: JSON Schemas, the table of settings
 metrics.py       every number, with unit and meaning
+tally.py         a histogram that takes many values at once
 health.py        /healthz, /readyz, /metrics
 log.py           structlog
 errors.py        every error raised on purpose, as one tree

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from itertools import groupby
 from typing import Final
 
 import structlog
@@ -28,7 +29,7 @@ from consumer.kafka import (
 )
 from consumer.metrics import Metrics
 from consumer.offsets import Lease, Offsets, Partition
-from consumer.records import Origin
+from consumer.records import Incoming
 from consumer.retries import Delays
 from consumer.settings import Settings
 
@@ -36,6 +37,7 @@ log = structlog.get_logger("mmcat.assignment")
 
 ASK_S: Final = 5.0  # for one question where the group committed: a service that is to end waits for the answer
 ASK_AGAIN_S: Final = 0.5
+ROOM_S: Final = 0.1  # at the limit of what is held, before partitions are paused: polls go on each 0.2 s
 REST_S: Final = 1.0  # before a refused record is tried again: no hot loop, and soon after the topic takes it
 
 
@@ -120,19 +122,24 @@ class Assignment:
         self._leaving = True
         self._consumer.close()
 
-    def started(self, origin: Origin) -> Lease | None:
-        """A record was polled: note it under its partition's lease.
+    def start(self, polled: Iterable[Incoming]) -> list[tuple[Incoming, Lease]]:
+        """Records were polled, those of a partition in their order: note them under its lease.
 
-        None where the partition is not ours (any more), or where the record comes again after a rest.
+        Left out is what is of a partition that is not ours (any more), or what comes again after a rest.
         """
-        partition = (origin.topic, origin.partition)
-        lease = self._offsets.lease(partition)
-        if lease is None or partition in self._resting:
-            return None
-        lease.start(origin.offset)
-        if rest_s := self._guard.admit(partition, origin.offset):
-            self.rest(partition, origin.offset + 1, rest_s)
-        return lease
+        started: list[tuple[Incoming, Lease]] = []
+        for partition, run in groupby(polled, key=lambda one: one.origin[:2]):
+            lease = self._offsets.lease(partition)
+            if lease is None or partition in self._resting:
+                continue
+            records = list(run)
+            first = records[0].origin.offset
+            if rest_s := self._guard.admit(partition, first):
+                del records[1:]
+                self.rest(partition, first + 1, rest_s)
+            lease.start(*[one.origin.offset for one in records])
+            started += [(one, lease) for one in records]
+        return started
 
     def lease(self, partition: Partition) -> Lease | None:
         """Under which a partition is held; None where it is not ours (any more)."""
@@ -150,9 +157,12 @@ class Assignment:
     # pause ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def pause_or_resume(self) -> None:
-        """Follow the budget, and let partitions go on that have rested."""
-        self._look()
-        full = self._budget.full()
+        """Follow the budget, and let partitions go on that have rested. At the limit it first waits for room."""
+        if self._transactions is not None:
+            self._look()
+        if not self._paused:
+            self._budget.wait_room(ROOM_S)
+        full = not self._budget.half_free if self._paused else self._budget.full
         if full != self._paused:
             self._paused = full
             self._pause(self._held) if full else self._resume(self._held)

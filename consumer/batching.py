@@ -7,7 +7,7 @@ for company, not less and not more. Between ordering.py and the engine thread.
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -34,12 +34,16 @@ class Batcher(Generic[T]):
     def __len__(self) -> int:
         return len(self._items)
 
-    def put(self, item: T, size_bytes: int) -> None:
-        """Add one that is ready."""
+    def put(self, items: Sequence[tuple[T, int]]) -> None:
+        """Add some that are ready, each with its bytes."""
+        if not items:
+            return
         with self._changed:
-            self._items.append((item, size_bytes, self._clock()))
-            self._bytes += size_bytes
-            if len(self._items) == 1 or self._full():
+            opened, now = not self._items, self._clock()
+            for item, size_bytes in items:
+                self._items.append((item, size_bytes, now))
+                self._bytes += size_bytes
+            if opened or self._full():
                 self._changed.notify()
 
     def close(self) -> None:

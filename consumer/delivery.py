@@ -1,11 +1,14 @@
 """Hands records to the broker; tells when all records of a piece of work are acknowledged, or one is not.
 
-Owns the producer and the thread of its delivery reports. After results.py and dead_letters.py; before offsets.py.
+Owns the producer and the thread of its delivery reports. They come one by one, each with the interpreter's lock taken
+for it, so no more is done in them than to count; what came together is told together. After results.py and
+dead_letters.py; before offsets.py.
 """
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from itertools import groupby
+from typing import Final, Generic, Protocol, TypeVar
 
 import structlog
 
@@ -21,19 +24,43 @@ FULL_S: Final = 0.02
 MAY_NOT_WRITE: Final = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED})
 
 
-class Outcomes(Protocol):
-    """Where the pipeline puts what became of a record: `Delivery` at least once, `Transactions` exactly once."""
+class Sendable(Protocol):
+    """A piece of work: the polled record that it began with, and what is sent for that."""
 
-    def send(self, records: Sequence[Outgoing], on_done: Callable[[bool], None], lease: Lease, offset: int) -> None:
-        """Take what became of the record at `offset`, none to be sent included.
+    @property
+    def lease(self) -> Lease:
+        """Under which it was polled."""
+        ...
 
-        `on_done` runs once, in any thread: True when all of it is the broker's for good, False when it never will be.
+    @property
+    def offset(self) -> int:
+        """Where it was polled."""
+        ...
+
+    @property
+    def records(self) -> Sequence[Outgoing]:
+        """What became of it; may be none."""
+        ...
+
+
+W = TypeVar("W", bound=Sendable)
+Done = Callable[[Sequence[W], bool], None]
+
+
+class Outcomes(Protocol[W]):
+    """Where the pipeline puts what became of records: `Delivery` at least once, `Transactions` exactly once."""
+
+    def send(self, works: Sequence[W], on_done: Done[W]) -> None:
+        """Take what became of these.
+
+        `on_done` runs once for each, in any thread, several at a time: True for those of which all is the broker's for
+        good, False for those of which it never will be.
         """
         ...
 
 
-class Delivery:
-    """Sends groups of records; thread-safe. The records of one key keep the order of the calls.
+class Delivery(Generic[W]):
+    """Sends pieces of work; thread-safe. The records of one key keep the order of the calls.
 
     Args:
         producer: idempotent, acks=all; only this object polls it.
@@ -47,6 +74,8 @@ class Delivery:
         self._producer = producer
         self._on_death = on_death
         self._patient = patient
+        self._lock = threading.Lock()
+        self._ended: list[_Report[W]] = []
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="delivery", daemon=True)
 
@@ -54,21 +83,44 @@ class Delivery:
         """Start to listen for reports."""
         self._thread.start()
 
-    def send(self, records: Sequence[Outgoing], on_done: Callable[[bool], None], lease: Lease, offset: int) -> None:
-        """Hand the records over; `on_done` runs once in the thread of the reports: True when the broker has them all.
+    def send(self, works: Sequence[W], on_done: Done[W]) -> None:
+        """Hand the records over; `on_done` runs in the thread of the reports, or in this one where there are none.
 
         Blocks while the producer's queue is full, which the service's own budget keeps from happening.
         """
-        if not records:
-            on_done(True)
-            return
-        report = _Report(len(records), on_done, self._failed)
-        for record in records:
-            try:
-                self._produce(record, report)
-            except (KafkaException, ValueError) as error:  # ValueError: larger than message.max.bytes allows
-                log.error("record_not_taken", topic=record.topic, error=str(error)[:300])
-                report.count(False)
+        if not_sent := [work for work in works if not work.records]:
+            on_done(not_sent, True)
+        for work in works:
+            if not work.records:
+                continue
+            report = _Report(work, on_done, len(work.records), self)
+            for record in work.records:
+                try:
+                    self._produce(record, report)
+                except (KafkaException, ValueError) as error:  # ValueError: larger than message.max.bytes allows
+                    log.error("record_not_taken", topic=record.topic, error=str(error)[:300])
+                    self.count(report, False)
+                    self._tell()
+
+    def reported(self, report: "_Report[W]", error: KafkaError | None, message: Message) -> None:
+        """The broker's word on one record."""
+        if error is not None:
+            self._failed(error, message.topic())
+        self.count(report, error is None)
+
+    def count(self, report: "_Report[W]", ok: bool) -> None:
+        """One record less; told of with the next `_tell` if it was the last."""
+        with self._lock:
+            report.ok = report.ok and ok
+            report.left -= 1
+            if report.left == 0:
+                self._ended.append(report)
+
+    def _tell(self) -> None:
+        with self._lock:
+            ended, self._ended = self._ended, []
+        for (on_done, ok), reports in groupby(ended, key=lambda report: (report.on_done, report.ok)):
+            on_done([report.work for report in reports], ok)
 
     def _failed(self, error: KafkaError, topic: str | None) -> None:
         log.error("delivery_failed", topic=topic, error=error.name(), detail=error.str())
@@ -80,16 +132,16 @@ class Delivery:
         self._stopping.set()
         self._thread.join(POLL_S * 5)
 
-    def _produce(self, record: Outgoing, report: "_Report") -> None:
+    def _produce(self, record: Outgoing, report: "_Report[W]") -> None:
         while True:
             try:
                 self._producer.produce(
-                    record.topic, record.value, record.key, on_delivery=report.delivered, headers=[*record.headers]
+                    record.topic, record.value, record.key, on_delivery=report, headers=[*record.headers]
                 )
             except BufferError:
                 # The queue is full: the thread of the reports makes room.
                 if self._stopping.wait(FULL_S):
-                    report.count(False)
+                    self.count(report, False)
                     return
             else:
                 return
@@ -98,33 +150,19 @@ class Delivery:
         try:
             while not self._stopping.is_set():
                 self._producer.poll(POLL_S)
+                self._tell()
         except BaseException as error:  # without reports nothing would ever be committed: tell, whatever it was
             self._on_death(error)
 
 
-class _Report:
-    """Counts the acknowledgements of one group of records."""
+class _Report(Generic[W]):
+    """What the broker has not answered yet of one piece of work; librdkafka calls it with each answer."""
 
-    __slots__ = ("_left", "_lock", "_ok", "_on_done", "_on_failed")
+    __slots__ = ("_delivery", "left", "ok", "on_done", "work")
 
-    def __init__(
-        self, records: int, on_done: Callable[[bool], None], on_failed: Callable[[KafkaError, str | None], None]
-    ) -> None:
-        self._left = records
-        self._ok = True
-        self._on_done, self._on_failed = on_done, on_failed
-        self._lock = threading.Lock()
+    def __init__(self, work: W, on_done: Done[W], records: int, delivery: Delivery[W]) -> None:
+        self.work, self.on_done, self.left, self.ok = work, on_done, records, True
+        self._delivery = delivery
 
-    def delivered(self, error: KafkaError | None, message: Message) -> None:
-        """librdkafka's delivery report."""
-        if error is not None:
-            self._on_failed(error, message.topic())
-        self.count(error is None)
-
-    def count(self, ok: bool) -> None:
-        with self._lock:
-            self._ok = self._ok and ok
-            self._left -= 1
-            done = self._left == 0
-        if done:
-            self._on_done(self._ok)
+    def __call__(self, error: KafkaError | None, message: Message) -> None:
+        self._delivery.reported(self, error, message)

@@ -111,16 +111,12 @@ def parse(key: bytes | None, value: bytes | None, *, max_bytes: int) -> Event | 
         return _deletion(key)
     if len(value) > max_bytes:
         return Refusal(Code.TOO_LARGE, f"{len(value)} bytes, the limit is {max_bytes}")
-    try:
-        value.decode()
-    except UnicodeDecodeError as error:
-        return Refusal(Code.NOT_UTF8, f"byte {error.start}: {error.reason}")
     if (b"NaN" in value or b"Infinity" in value) and _has_constant(value):
         return Refusal(Code.NOT_JSON, "NaN or Infinity stands in it")
     try:
         event = Event.model_validate_json(value)
     except ValidationError as error:
-        return _refusal(error)
+        return _refusal(value, error)
     if key is not None and key != event.product_id.encode():
         return Refusal(Code.KEY_MISMATCH, "the key differs from product_id")
     if not event.title.strip() and not event.image_url:
@@ -155,7 +151,11 @@ def _has_constant(value: bytes) -> bool:
     return False
 
 
-def _refusal(error: ValidationError) -> Refusal:
+def _refusal(value: bytes, error: ValidationError) -> Refusal:
+    try:
+        value.decode()
+    except UnicodeDecodeError as undecodable:
+        return Refusal(Code.NOT_UTF8, f"byte {undecodable.start}: {undecodable.reason}")
     problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
     where = ".".join(str(step) for step in problem["loc"])[:200]
     detail = f"{where}: {problem['msg']}" if where else problem["msg"]

@@ -63,19 +63,17 @@ class Guard:
         self._lock = threading.Lock()
         self._records: dict[Partition, _Record] = {}
 
-    def told(self, partition: Partition, offset: int, *, dead: bool) -> None:
-        """A record of the partition has its outcome: a dead letter, or something better."""
+    def told(self, partition: Partition, outcomes: Iterable[tuple[int, bool]]) -> None:
+        """Records of the partition have their outcomes, by offset: True for a dead letter, False for what is better."""
         with self._lock:
             record = self._records.setdefault(partition, _Record(deque()))
+            for offset, dead in outcomes:
+                if not record.paused:
+                    record.add(dead, self._settings.window)
+                elif offset in record.probes:  # what was in flight when it was paused says nothing of now
+                    self._probed(partition, record, offset, dead=dead)
             if not record.paused:
-                record.add(dead, self._settings.window)
                 self._judge(partition, record)
-            elif offset in record.probes:  # what was in flight when it was paused says nothing of now
-                record.probes.discard(offset)
-                record.add(dead, self._settings.probes_per_minute)
-                if len(record.outcomes) == self._settings.probes_per_minute and not self._is_bad(record):
-                    record.begin(paused=False)
-                    log.info("guard_resumed", partition=partition[1], by="probes")
 
     def admit(self, partition: Partition, offset: int) -> float:
         """A record is about to be started. Returns for how many seconds nothing more may be after it, 0.0: at once."""
@@ -124,6 +122,13 @@ class Guard:
             f"letters; {self._settings.probes_per_minute} a minute are tried: see `mmcat dead-letter list`, mend the "
             "cause, or let them go on with `mmcat resume`"
         )
+
+    def _probed(self, partition: Partition, record: _Record, offset: int, *, dead: bool) -> None:
+        record.probes.discard(offset)
+        record.add(dead, self._settings.probes_per_minute)
+        if len(record.outcomes) == self._settings.probes_per_minute and not self._is_bad(record):
+            record.begin(paused=False)
+            log.info("guard_resumed", partition=partition[1], by="probes")
 
     def _is_bad(self, record: _Record) -> bool:
         return record.bad >= self._settings.share * len(record.outcomes)

@@ -8,6 +8,8 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from consumer.tally import Tally
+
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 BATCH: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 TENTHS: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 1.0)
@@ -81,11 +83,11 @@ class Metrics:
         )
         self.in_flight_bytes = Gauge("mmcat_in_flight_bytes", "Bytes of records and photos held", registry=r)
         self.batch = Histogram("mmcat_batch_listings", "Listings per model call", buckets=BATCH, registry=r)
-        self.end_to_end = Histogram(
+        self.end_to_end = Tally(
             "mmcat_end_to_end_seconds",
             "From the origin record's timestamp to the broker's acknowledgement of its outcome",
-            buckets=(*SECONDS, 60, 300, 3600),
-            registry=r,
+            (*SECONDS, 60, 300, 3600),
+            r,
         )
         self.lag = Gauge(
             "mmcat_consumer_lag",
@@ -121,8 +123,8 @@ class Metrics:
             ["outcome"],
             registry=r,
         )
-        self.path_probability = Histogram(
-            "mmcat_path_probability", "Calibrated probability of the answered path", buckets=TENTHS, registry=r
+        self.path_probability = Tally(
+            "mmcat_path_probability", "Calibrated probability of the answered path", TENTHS, r
         )
         self.model = Gauge(
             "mmcat_model_info",

@@ -33,23 +33,24 @@ class Lease:
         """Records started and not finished."""
         return len(self._open)
 
-    def start(self, offset: int) -> None:
-        """A record was polled.
+    def start(self, *offsets: int) -> None:
+        """Records were polled.
 
         Raises:
             ValueError: not above every offset started before: records of a partition come in order.
         """
         with self._lock:
-            if self._next is not None and offset < self._next:
-                raise ValueError(f"offset {offset} of {self.partition} after {self._next - 1}")
-            self._order.append(offset)
-            self._open.add(offset)
-            self._next = offset + 1
+            for offset in offsets:
+                if self._next is not None and offset < self._next:
+                    raise ValueError(f"offset {offset} of {self.partition} after {self._next - 1}")
+                self._order.append(offset)
+                self._open.add(offset)
+                self._next = offset + 1
 
-    def finish(self, offset: int) -> None:
-        """Everything that the record was to bring about is acknowledged."""
+    def finish(self, *offsets: int) -> None:
+        """Everything that these records were to bring about is acknowledged."""
         with self._lock:
-            self._open.discard(offset)
+            self._open.difference_update(offsets)
             while self._order and self._order[0] not in self._open:
                 self._order.popleft()
 

@@ -1,4 +1,4 @@
-"""From a polled record to its acknowledged outcome: the only file that knows all the stages between.
+"""From a polled record to its acknowledged outcome: the only file that knows all the stages between, and moves work.
 
     submit ─> parse ─┬─ refusal ────────────────────────────────> dead letter ─┐
                      ├─ deletion ─────> order of the product ───> tombstone ───┤
@@ -15,19 +15,18 @@ import asyncio
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache, partial
-from importlib.metadata import version
 from typing import Final, Protocol
 
 import structlog
 
 from consumer.batching import Batcher
 from consumer.budget import Budget
-from consumer.dead_letters import dead_letter
 from consumer.delivery import Outcomes
 from consumer.events import Code, Deletion, Event, Refusal, parse
 from consumer.feature_cache import FeatureCache
@@ -39,18 +38,9 @@ from consumer.metrics import Metrics
 from consumer.offsets import Lease
 from consumer.order import order_of, takes_held_order
 from consumer.ordering import Ordering, SentOrders
+from consumer.publishing import Publisher
 from consumer.records import Incoming, Outgoing
-from consumer.results import (
-    Answered,
-    Audit,
-    Reason,
-    Reused,
-    best_possible,
-    result_record,
-    reused_record,
-    review_copy,
-    tombstone,
-)
+from consumer.results import best_possible
 from consumer.retries import Delay, Delays, retry_record
 from consumer.reuse import Answer, Reuse
 from consumer.settings import Settings
@@ -58,15 +48,13 @@ from consumer.stages import Stage, Stages
 from consumer.view_guard import LateGuard
 from consumer.work import UNPREPARED, Work
 from consumer.worker import Answers, EngineThread, Model
-from mmcat.listing import ImageStatus, Listing, PhotoVectors, Prepared, Result
+from mmcat.listing import ImageStatus, Listing, PhotoVectors, Prepared
 
 log = structlog.get_logger("mmcat.pipeline")
 
 # What a listing with a photo weighs until its pixels are there: a photo so small waits for nobody, what is larger is
 # counted by fetch/bodies.py.
 PHOTO_RESERVE_BYTES: Final = SMALL_BYTES
-# Headers and framing of a dead letter, below what the topic accepts.
-DEAD_LETTER_ROOM_BYTES: Final = 32 * 1024
 
 
 class Fetcher(Protocol):
@@ -97,7 +85,7 @@ class Pipeline:
     Args:
         on_failed: a record of this lease was not taken by the broker: the lease has ended, read its partition again.
         on_death: a thread died; the process must end.
-        on_outcome: told of every acknowledged outcome, with the lease and the offset of its record.
+        on_outcomes: told of acknowledged outcomes of one lease, in any order.
         outranked: None publishes everything (live events come in order).
         late: whom retries ask; None: there are none, and a photo that is not there now is never asked for again.
         held_order: says which order a deletion without a version takes; None: such a deletion is a dead letter.
@@ -111,12 +99,12 @@ class Pipeline:
         settings: Settings,
         model: Model,
         fetcher: Fetcher,
-        delivery: Outcomes,
+        delivery: Outcomes[Work],
         metrics: Metrics,
         *,
         on_failed: Callable[[Lease], None],
         on_death: Callable[[BaseException], None],
-        on_outcome: Callable[[Lease, int, str], None] | None = None,
+        on_outcomes: Callable[[Lease, Sequence[Work]], None] | None = None,
         outranked: Outranked | None = None,
         late: LateGuard | None = None,
         held_order: HeldOrder | None = None,
@@ -125,20 +113,28 @@ class Pipeline:
         reuse: bool = False,
     ) -> None:
         self._settings, self._model, self._fetcher = settings, model, fetcher
-        self._delivery, self._metrics = delivery, metrics
-        # A look-up of labels costs as much as a hash of the event: once per label, not once per listing.
-        self._photos, self._listings = cache(metrics.photo.labels), cache(metrics.listings.labels)
-        self._on_failed, self._on_death, self._on_outcome = on_failed, on_death, on_outcome
+        self._metrics, self._on_death = metrics, on_death
+        self._photos = cache(metrics.photo.labels)  # a look-up of labels costs as much as a hash of the event
         self._outranked, self._attempt = outranked, attempt
         self._late, self._held_order = late, held_order
         self._delays = Delays.of(settings) if late is not None else Delays(())
-        self._version = version("mmcat")
-        self._audit = Audit.of(settings.review)
         beside = (lambda: 0) if bodies is None else (lambda: bodies.bytes)
         self.budget = Budget(settings.limits.in_flight_bytes, settings.limits.in_flight_listings, beside)
         self._live_order: Ordering[Work] = Ordering()
         self._late_order: Ordering[Work] = Ordering()
         self._sent_orders = SentOrders()
+        self._publisher = Publisher(
+            settings,
+            model.info,
+            delivery,
+            metrics,
+            self.budget,
+            delays=self._delays,
+            sent_orders=self._sent_orders if held_order is not None else None,
+            on_failed=on_failed,
+            on_outcomes=on_outcomes,
+            attempt=attempt,
+        )
         batch = settings.batch
         self._batcher: Batcher[Work] = Batcher(batch.max_listings, batch.max_bytes, batch.max_age_ms / 1000)
         self._engine = EngineThread(model, self._batcher, settings.model.top_k, self._answered, on_death)
@@ -190,26 +186,10 @@ class Pipeline:
 
     def submit(self, records: Sequence[tuple[Incoming, Lease]]) -> None:
         """Take records in the order of their partitions. Does not block. Their leases have been told (`start`)."""
-        events: list[Work] = []
-        started = time.perf_counter()
-        for incoming, lease in records:
-            work = Work(incoming, lease, time.monotonic())
-            self.budget.add(work.size_bytes)
-            parsed = self._parsed(incoming)
-            if isinstance(parsed, Refusal):
-                self._dead(work, parsed.code, parsed.detail)
-                continue
-            if incoming.key is None:
-                self._metrics.keyless.inc()
-            work.parsed, work.product_id = parsed, parsed.product_id
-            work.order = order = order_of(incoming, parsed, self._settings.order_by)
-            self._ordering(work).enter(work)
-            if self._late is not None and incoming.attempt and order is not None:
-                self._late.ask(self._best_possible(work, order), partial(self._begin_late, work))
-            elif isinstance(parsed, Deletion):
-                self._prepare(work, None, None)
-            else:
-                events.append(work)
+        started, now = time.perf_counter(), time.monotonic()
+        works = [Work(incoming, lease, now, incoming.size_bytes) for incoming, lease in records]
+        self.budget.add(sum(work.size_bytes for work in works), len(works))
+        events = [work for work in works if self._enter(work)]
         if events and self._reuse is not None:
             self._reuse.ask(events)
         else:
@@ -217,24 +197,52 @@ class Pipeline:
         if records:
             self._worked("take", time.perf_counter() - started)
 
+    def _enter(self, work: Work) -> bool:
+        """Parse, and take a place in the order of the product; returns whether it is an event that may be answered."""
+        incoming = work.incoming
+        parsed = parse(incoming.key, incoming.value, max_bytes=self._settings.limits.event_bytes)
+        order = None if isinstance(parsed, Refusal) else order_of(incoming, parsed, self._settings.order_by)
+        if order is None or incoming.fault:
+            parsed = self._refused(incoming, parsed)
+        work.parsed, work.order = parsed, order
+        if isinstance(parsed, Refusal):
+            self._publisher.dead(work, parsed.code, parsed.detail)
+            return False
+        if incoming.key is None:
+            self._metrics.keyless.inc()
+        work.product_id = parsed.product_id
+        self._ordering(work).enter(work)
+        if self._late is not None and incoming.attempt and order is not None:
+            self._late.ask(self._best_possible(work, order), partial(self._begin_late, work))
+            return False
+        if isinstance(parsed, Deletion):
+            self._ordered([work])
+            return False
+        return True
+
     def _asked(self, works: Sequence[tuple[Work, Answer | None]]) -> None:
         """In the thread that asks the view: what is held of these events is theirs too, or nothing is."""
+        reused: list[Work] = []
         for work, answer in works:
             if answer is not None:
                 work.answer = answer
-                self._ordered(work)
+                reused.append(work)
+        self._ordered(reused)
         self._infer([work for work, answer in works if answer is None])
 
     def _infer(self, works: Sequence[Work]) -> None:
         """The way of an event to the model."""
         fetches: list[Work] = []
+        blind: list[Work] = []
         for work in works:
             if self._has_photo(work):
                 fetches.append(work)
             else:
                 self._prepare(work, None, None)
+                blind.append(work)
         if fetches:
             self._loop.call_soon_threadsafe(self._spawn, fetches)
+        self._ordered(blind)
 
     def drop_waiting(self) -> None:
         """Give up what waits for a view that is away: it has no outcome, so it is read again."""
@@ -245,16 +253,13 @@ class Pipeline:
     def _ordering(self, work: Work) -> Ordering[Work]:
         return self._late_order if work.incoming.attempt else self._live_order
 
-    # parse ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _parsed(self, incoming: Incoming) -> Event | Deletion | Refusal:
+    def _refused(self, incoming: Incoming, parsed: Event | Deletion | Refusal) -> Event | Deletion | Refusal:
+        """Why a record cannot be worked that is no event, has no order, or is no retry; what finds its order can be."""
         if incoming.fault:
             return Refusal(Code.RETRY_HEADERS, incoming.fault)
-        order_by = self._settings.order_by
-        parsed = parse(incoming.key, incoming.value, max_bytes=self._settings.limits.event_bytes)
-        if isinstance(parsed, Refusal) or order_of(incoming, parsed, order_by) is not None:
+        if isinstance(parsed, Refusal):
             return parsed
-        if self._held_order is not None and takes_held_order(incoming, parsed, order_by):
+        if self._held_order is not None and takes_held_order(incoming, parsed, self._settings.order_by):
             return parsed
         return Refusal(Code.VERSION_MISSING, "order_by is version: the event has none, or none that can be read")
 
@@ -271,30 +276,27 @@ class Pipeline:
         if outranked is None or work.lease.ended:
             self._go(self._drop(work))
         elif outranked:
-            self._go(self._conclude(work, [], "", outranked))
-        elif self._has_photo(work):
-            self._loop.call_soon_threadsafe(self._spawn, [work])
+            self._publisher.superseded(work)
+            self._go(self._conclude([work]))
         else:
-            self._prepare(work, None, None)
+            self._infer([work])
 
     def _without_photo(self, work: Work, fetched: Fetched) -> None:
         """The photo is not there: finally, or a later attempt asks for it again."""
         delay = self._delay_after(work.incoming, fetched)
-        if delay is None:
-            self._prepare(work, None, fetched.status)
+        if delay is not None and work.incoming.answered:  # with what it has it was answered before
+            self._go(self._drop(work) if work.lease.ended else self._hand_on(work, delay))
             return
-        if not work.incoming.answered:
-            work.later = retry_record(work.incoming, delay, _now_ms())
-            self._prepare(work, None, ImageStatus.PENDING)
-        elif work.lease.ended:
-            self._go(self._drop(work))
-        else:  # the answer without the photo is there: this attempt has none
-            self._hand_on(work, delay)
+        status = fetched.status
+        if delay is not None:
+            work.later, status = retry_record(work.incoming, delay, _now_ms()), ImageStatus.PENDING
+        self._prepare(work, None, status)
+        self._ordered([work])
 
-    def _hand_on(self, work: Work, delay: Delay) -> None:
+    def _hand_on(self, work: Work, delay: Delay) -> list[Work]:
         """No outcome now: a later attempt has it."""
-        self._send(work, [retry_record(work.incoming, delay, _now_ms())], None)
-        self._go(self._ordering(work).leave(work))
+        self._publisher.hand_on(work, delay)
+        return self._leave([work])
 
     def _delay_after(self, incoming: Incoming, fetched: Fetched) -> Delay | None:
         age_s = time.time() - incoming.origin.timestamp_ms / 1000
@@ -308,7 +310,7 @@ class Pipeline:
         """Whether there is one to be fetched; makes room for it."""
         if not isinstance(work.parsed, Event) or not work.parsed.image_url:
             return False
-        self._resize(work, work.size_bytes + PHOTO_RESERVE_BYTES)
+        self._publisher.resize(work, work.size_bytes + PHOTO_RESERVE_BYTES)
         return True
 
     def _spawn(self, works: Sequence[Work]) -> None:
@@ -353,62 +355,61 @@ class Pipeline:
         if fetched.unchanged and known is not None:
             self._metrics.photo_unchanged.inc()
             self._prepare(work, None, None, known.photo)
-            return
-        prepared = self._prepare(work, fetched.body, None)
-        if self._known is not None and fetched.validators is not None and prepared.image is ImageStatus.USED:
-            self._known.note(_image_url(work), fetched.validators, prepared.digest)
+        else:
+            prepared = self._prepare(work, fetched.body, None)
+            if self._known is not None and fetched.validators is not None and prepared.image is ImageStatus.USED:
+                self._known.note(_image_url(work), fetched.validators, prepared.digest)
+        self._ordered([work])
 
     def _prepare(
         self, work: Work, body: bytes | None, status: ImageStatus | None, seen: PhotoVectors | None = None
     ) -> Prepared:
-        """The model's CPU part, then on to the order of the product. Deletions have none."""
-        prepared = UNPREPARED
-        if work.lease.ended:
-            self._go(self._drop(work))
-            return prepared
-        if isinstance(work.parsed, Event):
-            event = work.parsed
-            started = time.perf_counter()
-            texts = (event.brand or "", event.maker or "", event.model)
-            listing = Listing(event.product_id, event.title, body, *texts, image_status=status, seen=seen)
-            try:
-                work.prepared = prepared = self._model.prepare(listing)
-            except Exception as error:  # a model that raises here is told of, and the listing becomes a dead letter
-                self._ordered(work, failed=error)
-                return prepared
-            if body is not None and prepared.seen is None:
-                self._worked("decode", time.perf_counter() - started)
-            self._resize(work, work.incoming.size_bytes + prepared.photo_bytes)
-            self._photos(prepared.image).inc()
-        self._ordered(work)
-        return prepared  # the work itself may be done by now
+        """The model's CPU part. Nothing for what is dropped when its turn comes."""
+        event = work.parsed
+        if work.lease.ended or not isinstance(event, Event):
+            return UNPREPARED
+        started = time.perf_counter()
+        texts = (event.brand or "", event.maker or "", event.model)
+        listing = Listing(event.product_id, event.title, body, *texts, status, seen)
+        try:
+            work.prepared = prepared = self._model.prepare(listing)
+        except Exception as error:  # a model that raises here is told of, and the listing becomes a dead letter
+            work.failed = error
+            return UNPREPARED
+        if body is not None and prepared.seen is None:
+            self._worked("decode", time.perf_counter() - started)
+        if body is not None or seen is not None or work.size_bytes != work.incoming.size_bytes:
+            self._publisher.resize(work, work.incoming.size_bytes + prepared.photo_bytes)
+        self._photos(prepared.image).inc()
+        return prepared
 
     # order, batch ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _ordered(self, work: Work, failed: Exception | None = None) -> None:
-        work.failed = failed
-        if self._ordering(work).mark_ready(work):
-            self._go(work)
+    def _ordered(self, works: Sequence[Work]) -> None:
+        """Nothing but the order of their products keeps these any more."""
+        self._go([work for work in works if self._ordering(work).mark_ready(work)])
 
-    def _go(self, work: Work | None) -> None:
-        """It is this work's turn within its product."""
-        while work is not None:
+    def _go(self, works: Sequence[Work]) -> None:
+        """It is the turn of each of these within its product."""
+        ready: list[Work] = []
+        turns = deque(works)
+        while turns:
+            work = turns.popleft()
             if work.lease.ended:
-                work = self._drop(work)
+                turns += self._drop(work)
             elif work.failed is not None:
-                work = self._model_failed(work, work.failed)
+                turns += self._model_failed(work, work.failed)
             elif work.answer is not None:
-                work = self._reused(work, work.answer)
+                self._publisher.reused(work, work.answer, _now())
+                turns += self._publish([work])
             elif work.order is None:
                 self._ask_order(work)
-                return
             elif isinstance(work.parsed, Deletion):
-                generation, topic = self._model.info.created_ms, self._settings.topics.output
-                record = tombstone(work.incoming, work.product_id, work.order, generation, topic)
-                work = self._publish(work, [record], "tombstone")
+                self._publisher.tombstone(work, work.order)
+                turns += self._publish([work])
             else:
-                self._batcher.put(work, work.size_bytes)
-                return
+                ready.append(work)
+        self._batcher.put([(work, work.size_bytes) for work in ready])
 
     def _ask_order(self, work: Work) -> None:
         """A deletion without a version stays the first of its product until it is known which order it takes."""
@@ -426,30 +427,38 @@ class Pipeline:
         """
         if isinstance(held, int):
             work.order = max(sent, held)
-            self._go(work)
+            self._go([work])
         elif held is Unknown.ABANDONED or work.lease.ended:
             self._go(self._drop(work))
         elif held is Unknown.LATER:
-            self._go(self._conclude(work, [], "", outranked=True))
+            self._publisher.superseded(work)
+            self._go(self._conclude([work]))
         elif (delay := self._delays.after(work.incoming.place.topic)) is not None:
-            self._hand_on(work, delay)
+            self._go(self._hand_on(work, delay))
         else:
-            self._dead(work, Code.VERSION_MISSING, held.value)
-            self._go(self._ordering(work).leave(work))
+            self._publisher.dead(work, Code.VERSION_MISSING, held.value)
+            self._go(self._leave([work]))
 
-    # engine, result ───────────────────────────────────────────────────────────────────────────────────────────────
+    # engine, outcome ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def _answered(self, answers: Answers[Work], seconds: float) -> None:
         """In the engine thread: a batch has its answers."""
         now, started = _now(), time.perf_counter()
         self._count_shared([work.prepared for work, _ in answers])
+        published: list[Work] = []
+        next_turns: list[Work] = []
+        probabilities: list[float] = []
         for work, answer in answers:
             if work.lease.ended:
-                self._go(self._drop(work))
+                next_turns += self._drop(work)
             elif isinstance(answer, Exception):
-                self._go(self._model_failed(work, answer))
+                next_turns += self._model_failed(work, answer)
             else:
-                self._go(self._result(work, answer, now))
+                self._publisher.result(work, answer, now)
+                published.append(work)
+                probabilities.append(answer.probability)
+        self._metrics.path_probability.observe_all(probabilities)
+        self._go([*next_turns, *self._publish(published)])
         self._worked("model", seconds)
         self._worked("publish", time.perf_counter() - started)
         self._metrics.batch.observe(len(answers))
@@ -461,110 +470,45 @@ class Pipeline:
         self._metrics.shared_work.labels("photo").inc(len(photos) - len(set(photos)))
         self._metrics.shared_work.labels("title").inc(len(titles) - len(set(titles)))
 
-    def _result(self, work: Work, result: Result, now: str) -> Work | None:
-        assert isinstance(work.parsed, Event)  # noqa: S101 (only events reach the engine)
-        info, topics = self._model.info, self._settings.topics
-        attempt = work.incoming.attempt or self._attempt
-        answered = Answered(
-            work.incoming, work.parsed, result, work.order or 0, info.created_ms, attempt, categorized_at=now
-        )
-        record, reason = result_record(answered, info, topics.output, self._audit)
-        self._metrics.path_probability.observe(result.probability)
-        later = [work.later] if work.later is not None else []
-        return self._publish(work, [*self._with_copy(record, reason), *later], "result")
+    def _model_failed(self, work: Work, error: Exception) -> list[Work]:
+        self._publisher.dead(work, Code.MODEL_FAILED, f"{type(error).__name__}: {error}")
+        return self._leave([work])
 
-    def _reused(self, work: Work, answer: Answer) -> Work | None:
-        assert isinstance(work.parsed, Event)  # noqa: S101 (only events are asked for)
-        order, generation = work.order or 0, self._model.info.created_ms
-        reused = Reused(work.incoming, work.parsed, answer, order, generation, self._attempt, _now())
-        top_k = self._settings.model.top_k
-        record, reason = reused_record(reused, self._settings.topics.output, self._audit, top_k)
-        return self._publish(work, self._with_copy(record, reason), "result")
+    def _publish(self, works: Sequence[Work]) -> list[Work]:
+        """Send outcomes, unless something newer is there; returns the next of their products that may go."""
+        concluded: list[Work] = []
+        for work in works:
+            if self._late is not None and work.incoming.attempt:
+                self._publisher.lighten(work)
+                self._late.ask(work.records[0], partial(self._publish_late, work))
+                continue
+            if self._outranked is not None and self._outranked(work.records[0]):
+                self._publisher.superseded(work)
+            concluded.append(work)
+        return self._conclude(concluded)
 
-    def _with_copy(self, record: Outgoing, reason: Reason | None) -> list[Outgoing]:
-        if reason is None:
-            return [record]
-        self._metrics.review.labels(reason).inc()
-        return [record, review_copy(record, reason, self._settings.topics.review)]
-
-    def _model_failed(self, work: Work, error: Exception) -> Work | None:
-        self._dead(work, Code.MODEL_FAILED, f"{type(error).__name__}: {error}")
-        return self._ordering(work).leave(work)
-
-    # outcome ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _publish(self, work: Work, records: list[Outgoing], outcome: str) -> Work | None:
-        """Send the outcome, unless something newer is there; returns the next of the product that may go."""
-        if self._late is not None and work.incoming.attempt:
-            self._lighten(work)
-            self._late.ask(records[0], partial(self._publish_late, work, records, outcome))
-            return None
-        return self._conclude(work, records, outcome, self._outranked is not None and self._outranked(records[0]))
-
-    def _publish_late(self, work: Work, records: list[Outgoing], outcome: str, outranked: bool | None) -> None:
+    def _publish_late(self, work: Work, outranked: bool | None) -> None:
         """In the guard's thread: the view was asked about the outcome of a retry."""
         if outranked is None or work.lease.ended:
             self._go(self._drop(work))
-        else:
-            self._go(self._conclude(work, records, outcome, outranked))
-
-    def _conclude(self, work: Work, records: list[Outgoing], outcome: str, outranked: bool) -> Work | None:
+            return
         if outranked:
-            self._send(work, [], "superseded")
-        else:
-            self._send(work, records, outcome)
-        return self._ordering(work).leave(work)
+            self._publisher.superseded(work)
+        self._go(self._conclude([work]))
 
-    def _dead(self, work: Work, code: Code, detail: str) -> None:
-        room = self._settings.limits.dead_letter_bytes - DEAD_LETTER_ROOM_BYTES
-        topic = self._settings.topics.dead_letter
-        record = dead_letter(work.incoming, code, detail, topic=topic, version=self._version, max_bytes=room)
-        origin = work.incoming.origin
-        log.warning("dead_letter", code=code, detail=detail, partition=origin.partition, offset=origin.offset)
-        self._send(work, [record], "dead_letter")
+    def _conclude(self, works: Sequence[Work]) -> list[Work]:
+        """Their outcomes are as they are; returns the next of their products that may go."""
+        self._publisher.send(works)
+        return self._leave(works)
 
-    def _lighten(self, work: Work) -> None:
-        work.prepared = UNPREPARED  # the pixels are not needed any more
-        self._resize(work, work.incoming.size_bytes)
-
-    def _send(self, work: Work, records: list[Outgoing], outcome: str | None) -> None:
-        work.prepared = UNPREPARED  # the pixels are not needed any more
-        self._resize(work, work.incoming.size_bytes + sum(record.size_bytes for record in records))
-        for record in records:
-            if record.topic in self._delays:
-                self._metrics.retries.labels(record.topic).inc()
-        if work.order is not None:
-            self._sent_orders.sent(work.product_id, work.order)
-        done = partial(self._done, work, outcome)
-        self._delivery.send(records, done, work.lease, work.incoming.place.offset)
-
-    def _done(self, work: Work, outcome: str | None, ok: bool) -> None:
-        """All records of the work are acknowledged, or one was not taken. No outcome: the next attempt has it."""
-        incoming = work.incoming
-        if work.order is not None:
-            self._sent_orders.done(work.product_id)
-        if ok:
-            work.lease.finish(incoming.place.offset)
-            if outcome is not None:
-                self._listings(outcome).inc()
-                if self._on_outcome is not None:
-                    self._on_outcome(work.lease, incoming.place.offset, outcome)
-            if not incoming.attempt:
-                self._metrics.end_to_end.observe(max(0.0, time.time() - incoming.origin.timestamp_ms / 1000))
-        elif not work.lease.ended:  # else it is dropped with its lease
-            self._metrics.delivery_failures.inc()
-            self._on_failed(work.lease)
-        self.budget.release(work.size_bytes)
-
-    def _drop(self, work: Work) -> Work | None:
+    def _drop(self, work: Work) -> list[Work]:
         """Its lease ended: whoever holds the partition now reads it again."""
-        self.budget.release(work.size_bytes)
-        return self._ordering(work).leave(work)
+        self._publisher.drop(work)
+        return self._leave([work])
 
-    def _resize(self, work: Work, size_bytes: int) -> None:
-        if size_bytes != work.size_bytes:
-            self.budget.resize(work.size_bytes, size_bytes)
-            work.size_bytes = size_bytes
+    def _leave(self, works: Sequence[Work]) -> list[Work]:
+        """Make way in the order of their products; returns the next of each that only this held up."""
+        return [then for work in works if (then := self._ordering(work).leave(work)) is not None]
 
     def _worked(self, stage: Stage, seconds: float) -> None:
         self._metrics.stage.labels(stage).observe(seconds)

@@ -39,7 +39,7 @@ class Rank(NamedTuple):
 
     def format(self) -> str:
         """`"order,authority,generation,completeness"`, as the header `mmcat-rank` and the view hold it."""
-        return ",".join(map(str, self))
+        return f"{self.order},{self.authority},{self.generation},{self.completeness}"
 
     @classmethod
     def parse(cls, text: str) -> Self:

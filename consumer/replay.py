@@ -39,6 +39,7 @@ from consumer.settings import Settings
 from consumer.spans import Span
 from consumer.view import View
 from consumer.view_guard import ViewGuard
+from consumer.work import Work
 from consumer.worker import Model
 
 log = structlog.get_logger("mmcat.replay")
@@ -173,7 +174,7 @@ class Replay:
         if self._compare is not None:
             return Comparing(self._plan.output, self._guard, self._abandoned, self._compare)
         limit = {"message.max.bytes": self._settings.limits.dead_letter_bytes}
-        delivery = Delivery(make_producer(self._settings.kafka, extra=limit), self._died)
+        delivery: Delivery[Work] = Delivery(make_producer(self._settings.kafka, extra=limit), self._died)
         return Shadow(delivery, self._plan.output) if self._plan.as_of else delivery
 
     def _read(self) -> bool:
@@ -198,7 +199,8 @@ class Replay:
     def _poll(self) -> bool:
         """Take what there is room for; returns False when stopped with records in hand, which were never begun."""
         budget = self._pipeline.budget
-        allowed = 0 if budget.full() else self._pace.allowed(min(CONSUME_RECORDS, budget.room))
+        budget.wait_room(IDLE_S)
+        allowed = self._pace.allowed(min(CONSUME_RECORDS, budget.room))
         if not allowed or not self._reader.open:
             self._stopping.wait(IDLE_S)
             return True

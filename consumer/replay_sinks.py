@@ -7,16 +7,16 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from consumer.delivery import Delivery, Outcomes
-from consumer.offsets import Lease
+from consumer.delivery import Delivery, Done, Outcomes
 from consumer.records import Outgoing
 from consumer.view_guard import Held, ViewGuard
+from consumer.work import Work
 
 Compare = Callable[[Outgoing, Held | None], None]
 """Told of a record that would be written and of what the view holds of its product; from several threads, in turn."""
 
 
-class Sink(Outcomes, Protocol):
+class Sink(Outcomes[Work], Protocol):
     """Takes outcomes; `Delivery` is one."""
 
     def start(self) -> None:
@@ -34,17 +34,15 @@ class Shadow:
         topic: the shadow topic.
     """
 
-    def __init__(self, delivery: Delivery, topic: str) -> None:
+    def __init__(self, delivery: Delivery[Work], topic: str) -> None:
         self._delivery, self._topic = delivery, topic
         self.start, self.stop = delivery.start, delivery.stop
 
-    def send(self, records: Sequence[Outgoing], on_done: Callable[[bool], None], lease: Lease, offset: int) -> None:
-        """Send the record of the topic, if there is one."""
-        ours = [record for record in records if record.topic == self._topic]
-        if ours:
-            self._delivery.send(ours, on_done, lease, offset)
-        else:
-            on_done(True)
+    def send(self, works: Sequence[Work], on_done: Done[Work]) -> None:
+        """Send the records of the topic, if there are any."""
+        for work in works:
+            work.records = [record for record in work.records if record.topic == self._topic]
+        self._delivery.send(works, on_done)
 
 
 class Comparing:
@@ -64,15 +62,15 @@ class Comparing:
     def start(self) -> None:
         """Nothing to open."""
 
-    def send(self, records: Sequence[Outgoing], on_done: Callable[[bool], None], lease: Lease, offset: int) -> None:
+    def send(self, works: Sequence[Work], on_done: Done[Work]) -> None:
         """Compare; a dead letter or a copy for review has nothing to be compared with."""
-        for record in records:
+        for record in (record for work in works for record in work.records):
             if record.topic == self._topic:
                 held = self._guard.held([(record.key or b"").decode()], self._abandoned)
                 if held is not None:
                     with self._lock:
                         self._compare(record, held[0])
-        on_done(True)
+        on_done(works, True)
 
     def stop(self) -> None:
         """Nothing to close."""

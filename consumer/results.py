@@ -9,7 +9,8 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, NotRequired, Self
+from functools import cache
+from typing import Any, Final, Literal, NamedTuple, NotRequired, Self
 
 from pydantic_core import to_json
 from typing_extensions import TypedDict
@@ -21,6 +22,7 @@ from consumer.settings import ReviewSettings
 from mmcat.listing import Candidate, Decision, Evidence, ImageStatus, ModelInfo, PathNode, Result
 
 SCHEMA_VERSION: Final = 1
+SHA256_BLOCK_BYTES: Final = 64
 Reason = Literal["uncertain", "audit"]
 """Why a result is copied to the review topic: no level is safe, or an accepted one was drawn for a check."""
 
@@ -119,12 +121,28 @@ class Audit:
         """Whether the result with this id is one of them."""
         if not self.share:
             return False
-        drawn = int.from_bytes(hmac.digest(self.salt, identity.encode(), "sha256")[:8], "big")
+        drawn = int.from_bytes(_hmac_sha256(self.salt, identity.encode())[:8], "big")
         return drawn < self.share * 2**64
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+def _hmac_sha256(key: bytes, message: bytes) -> bytes:
+    """`hmac.digest`, which looks its algorithm up each time: that took longer than all hashes of a result together."""
+    inner, outer = (begun.copy() for begun in _keyed_sha256(key))
+    inner.update(message)
+    outer.update(inner.digest())
+    digest: bytes = outer.digest()
+    return digest
+
+
+@cache
+def _keyed_sha256(key: bytes) -> tuple[Any, Any]:
+    """Both hashes of HMAC (RFC 2104, section 2) after their first block, which is the key's."""
+    key = hashlib.sha256(key).digest() if len(key) > SHA256_BLOCK_BYTES else key
+    block = key.ljust(SHA256_BLOCK_BYTES, b"\0")
+    return hashlib.sha256(bytes(one ^ 0x36 for one in block)), hashlib.sha256(bytes(one ^ 0x5C for one in block))
+
+
+class Answered(NamedTuple):
     """Everything that stands behind one result record.
 
     Args:
@@ -143,8 +161,7 @@ class Answered:
     categorized_at: str
 
 
-@dataclass(frozen=True, slots=True)
-class Reused:
+class Reused(NamedTuple):
     """The same of a result whose answer was given before: `held` is that one, as the view has it (`ResultRecord`)."""
 
     incoming: Incoming
@@ -162,7 +179,7 @@ def result_record(answered: Answered, model: ModelInfo, topic: str, audit: Audit
     rank = Rank(answered.order, AUTHORITY_MODEL, answered.generation, completeness(result.image))
     identity = result_id(event.product_id, rank, answered.incoming.value or b"", model.fingerprint, model.precision)
     reason = _reason(result.decision, identity, audit)
-    value = {
+    value: dict[str, object] = {
         "schema_version": SCHEMA_VERSION,
         "product_id": event.product_id,
         "result_id": identity,
@@ -170,10 +187,8 @@ def result_record(answered: Answered, model: ModelInfo, topic: str, audit: Audit
         "probability": round(result.probability, 6),
         "safe_level": result.safe_level,
         "alternatives": [_candidate(candidate) for candidate in result.alternatives],
-        **({"evidence": _evidence(result.evidence)} if result.evidence else {}),
-        "decision": result.decision,
-        **({"reason": reason} if reason else {}),
-        "image": result.image,
+        "decision": result.decision.value,
+        "image": result.image.value,
         "model": {
             "name": model.name,
             "fingerprint": model.fingerprint,
@@ -181,7 +196,7 @@ def result_record(answered: Answered, model: ModelInfo, topic: str, audit: Audit
             "precision": model.precision,
             "taxonomy": model.taxonomy_digest,
         },
-        "rank": list(rank),
+        "rank": rank,
         "input_hash": input_hash(event),
         "origin": _origin(origin),
         "attempt": answered.attempt,
@@ -189,6 +204,10 @@ def result_record(answered: Answered, model: ModelInfo, topic: str, audit: Audit
         "registered_at": event.registered_at,
         "categorized_at": answered.categorized_at,
     }
+    if result.evidence is not None:
+        value["evidence"] = _evidence(result.evidence)
+    if reason is not None:
+        value["reason"] = reason
     headers = _headers(rank, identity, origin, answered.incoming.headers)
     return Outgoing(topic, event.product_id.encode(), to_json(value), headers), reason
 
@@ -242,21 +261,14 @@ def best_possible(incoming: Incoming, product_id: str, order: int, generation: i
 
 def result_id(product_id: str, rank: Rank, event_bytes: bytes, fingerprint: str, precision: str) -> str:
     """128 bits as hex: the same work on the same event has the same id, so any reader can tell a duplicate."""
-    parts = (
-        product_id,
-        str(rank.order),
-        hashlib.sha256(event_bytes).hexdigest(),
-        str(rank.generation),
-        fingerprint,
-        precision,
-        str(rank.completeness),
-    )
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+    event = hashlib.sha256(event_bytes).hexdigest()
+    work = f"{product_id}\0{rank.order}\0{event}\0{rank.generation}\0{fingerprint}\0{precision}\0{rank.completeness}"
+    return hashlib.sha256(work.encode()).hexdigest()[:32]
 
 
 def input_hash(event: Event) -> str:
     """128 bits as hex of what the model sees: the text fields and the photo's address."""
-    seen = "\0".join((event.title, event.brand or "", event.maker or "", event.model, event.image_url or ""))
+    seen = f"{event.title}\0{event.brand or ''}\0{event.maker or ''}\0{event.model}\0{event.image_url or ''}"
     return hashlib.sha256(seen.encode()).hexdigest()[:32]
 
 
@@ -267,17 +279,13 @@ def _reason(decision: Decision, identity: str, audit: Audit) -> Reason | None:
 
 
 def _headers(rank: Rank, identity: str, origin: Origin, incoming: Headers) -> Headers:
-    return [
-        ("mmcat-rank", rank.format().encode()),
-        ("mmcat-result-id", identity.encode()),
-        *origin.headers(),
-        *carried(incoming),
-    ]
+    own = [("mmcat-rank", rank.format().encode()), ("mmcat-result-id", identity.encode()), *origin.headers()]
+    return own + carried(incoming) if incoming else own
 
 
 def _origin(origin: Origin) -> dict[str, object]:
-    place = {"partition": origin.partition, "offset": origin.offset, "timestamp": origin.timestamp_ms}
-    return {"topic": origin.topic, **place}
+    topic, partition, offset, timestamp_ms = origin
+    return {"topic": topic, "partition": partition, "offset": offset, "timestamp": timestamp_ms}
 
 
 def _nodes(path: tuple[PathNode, ...]) -> list[dict[str, object]]:

@@ -6,7 +6,7 @@ and by whoever sends a dead letter again; read by retry_intake.py.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, Self
 
 from consumer.rank import LIMIT
@@ -87,9 +87,9 @@ def read_retry(polled: Incoming) -> Incoming:
         due_ms = _number(headers, DUE, 0, LIMIT)
         origin = _origin(headers)
     except ValueError as error:
-        return replace(polled, fault=str(error))
+        return polled._replace(fault=str(error))
     replayed = headers.get(REPLAYED) == b"1"
-    return replace(polled, origin=origin, copy=polled.origin, attempt=attempt, due_ms=due_ms, answered=not replayed)
+    return polled._replace(origin=origin, copy=polled.origin, attempt=attempt, due_ms=due_ms, answered=not replayed)
 
 
 def _origin(headers: Mapping[str, bytes]) -> Origin:

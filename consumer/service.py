@@ -44,6 +44,7 @@ from consumer.lag_watch import LagWatch
 from consumer.metrics import Metrics
 from consumer.offsets import Lease
 from consumer.pipeline import Fetcher, Pipeline
+from consumer.records import Incoming
 from consumer.retries import Delays
 from consumer.retry_intake import RetryIntake
 from consumer.retry_share import RetryShare
@@ -54,6 +55,7 @@ from consumer.transactions import Transactions
 from consumer.view import View
 from consumer.view_guard import LateGuard
 from consumer.view_writer import ViewWriter
+from consumer.work import Work
 from consumer.worker import Model
 
 log = structlog.get_logger("mmcat.service")
@@ -195,7 +197,7 @@ class Service:
             self.metrics,
             on_failed=self._failed.append,
             on_death=self._died,
-            on_outcome=self._outcome,
+            on_outcomes=self._outcomes,
             late=late,
             held_order=HeldOrder(settings, self._died) if settings.order_by == "version" else None,
             bodies=self._bodies,
@@ -248,7 +250,7 @@ class Service:
         log.info("stopped")
         return 0
 
-    def _delivery(self) -> Delivery | Transactions:
+    def _delivery(self) -> Delivery[Work] | Transactions[Work]:
         """What takes outcomes, as `delivery` says."""
         kafka, extra = self.settings.kafka, {"message.max.bytes": self.settings.limits.dead_letter_bytes}
         if self.settings.delivery == "at_least_once":
@@ -280,9 +282,9 @@ class Service:
             while self._failed:
                 assignment.seek_back(self._failed.popleft())
             assignment.pause_or_resume()
+            pipeline.submit(retries.let_through(pipeline.budget.room))
             count = min(POLL_RECORDS, max(1, pipeline.budget.room))
             self._take(self._polled(assignment, count, POLL_S), pipeline, assignment, retries)
-            pipeline.submit(retries.let_through(0 if pipeline.budget.full() else pipeline.budget.room))
             if time.monotonic() >= commit_at:
                 assignment.commit()
                 assignment.show_lag()
@@ -324,7 +326,7 @@ class Service:
         self, messages: Sequence[Message], pipeline: Pipeline, assignment: Assignment, retries: RetryIntake
     ) -> None:
         """Give polled records to the pipeline, each under the lease of its partition; retries wait until they may."""
-        records = []
+        live: list[Incoming] = []
         for message in messages:
             if (error := message.error()) is not None:
                 self._consumer_error(error, message, assignment)
@@ -332,10 +334,11 @@ class Service:
             record = incoming(message)
             if record.origin.topic in self._delays:
                 retries.polled(record)
-            elif (lease := assignment.started(record.origin)) is not None:
-                records.append((record, lease))
-        retries.live(len(records))
-        pipeline.submit(records)
+            else:
+                live.append(record)
+        started = assignment.start(live)
+        retries.live(len(started))
+        pipeline.submit(started)
 
     def _drain(self, pipeline: Pipeline, assignment: Assignment) -> None:
         """Finish what is in flight, while there is time; polling goes on so that the group keeps us; commit."""
@@ -382,10 +385,10 @@ class Service:
             self._fatal = error
         self._ending.begin(drain=False)
 
-    def _outcome(self, lease: Lease, offset: int, outcome: str) -> None:
+    def _outcomes(self, lease: Lease, works: Sequence[Work]) -> None:
         """From the thread of the delivery reports. Retries come late, in another order: they are not guarded."""
         if lease.partition[0] == self.settings.topics.input:
-            self._guard.told(lease.partition, offset, dead=outcome == "dead_letter")
+            self._guard.told(lease.partition, [(work.offset, work.outcome == "dead_letter") for work in works])
 
     def _watch(self, view: ViewWriter | None, assignment: Assignment, stages: Stages) -> None:
         """Sees what no other thread tells: a broker that came back, partitions held back or silent, a dead view writer.

@@ -19,6 +19,8 @@ BUSY_SHARE: Final = (
     0.7  # above it a queue before the stage grows without bound in bursts (M/M/1: 2.3 times its service)
 )
 HELD_SHARE: Final = 0.9  # of the listings that may be held: at the limit polling pauses
+BACKLOG_SHARE: Final = 0.1  # of the same: what a poll loop that keeps up leaves in the topic between two looks is less
+INTERPRETER: Final = ("take", "publish")  # threads that do nothing but run Python: together they have one core
 
 
 class Stages:
@@ -53,18 +55,31 @@ class Stages:
         return shares
 
 
-def bottleneck(shares: Mapping[str, float], held: float, limit: float) -> str:
+def bottleneck(shares: Mapping[str, float], held: float, limit: float, lag: float, *, paused: bool) -> str:
     """One line: what holds the stream up.
 
     Args:
         shares: busy share of each stage, not empty.
         held: listings between poll and acknowledgement.
         limit: how many there may be.
+        lag: live events in the topic that were not polled yet.
+        paused: whether polling pauses because too much is held, by count or by bytes.
     """
     stage, share = max(shares.items(), key=lambda one: one[1])
     queue = f"{held:,.0f} of {limit:,.0f} listings held"
+    python = sum(shares.get(one, 0.0) for one in INTERPRETER)
     if share >= BUSY_SHARE:
         return f"{stage} is the bottleneck: {share:.0%} busy, {queue}"
+    if python >= HELD_SHARE:
+        return f"the interpreter is the bottleneck: {' and '.join(INTERPRETER)} share it, {python:.0%} busy, {queue}"
+    beside = f"busiest stage {stage} {share:.0%}"
     if held >= HELD_SHARE * limit:
-        return f"the broker's acknowledgements are the bottleneck: {queue}, busiest stage {stage} {share:.0%}"
-    return f"no bottleneck: waiting for events, busiest stage {stage} {share:.0%}, {queue}"
+        return f"the broker's acknowledgements are the bottleneck: {queue}, {beside}"
+    if paused:
+        return f"memory is the bottleneck: limits.in_flight_bytes are held, {queue}, {beside}"
+    if lag > BACKLOG_SHARE * limit:
+        return (
+            f"polling is the bottleneck: {lag:,.0f} events wait in the topic and no stage is busy: a slow broker, a "
+            f"rebalance or partitions held back (/readyz); {beside}, {queue}"
+        )
+    return f"no bottleneck: waiting for events, {beside}, {queue}"

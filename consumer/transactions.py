@@ -11,20 +11,21 @@ See docs/decisions/0010-exactly-once.md.
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from math import inf
 from queue import Empty, SimpleQueue
-from typing import Final, Protocol
+from typing import Final, Generic, Protocol
 
 import structlog
 
 from consumer.budget import Budget
 from consumer.commits import Ends
+from consumer.delivery import Done, W
 from consumer.errors import FatalError
 from consumer.gapless import Contents, Gapless, Outcome
 from consumer.health import Health
 from consumer.kafka import FORBIDDEN, TRANSACTION_TIMEOUT_S, KafkaError, KafkaException
 from consumer.offsets import Lease, Partition
-from consumer.records import Outgoing
 from consumer.transactional import AbortableError, FencedError, ForbiddenError, TransactionalClient, TransactionError
 
 log = structlog.get_logger("mmcat.transactions")
@@ -51,7 +52,7 @@ class Group(Protocol):
         """So far is committed; in the poll thread."""
 
 
-class Transactions:
+class Transactions(Generic[W]):
     """Sends and commits, exactly once.
 
     Args:
@@ -106,12 +107,13 @@ class Transactions:
         self._health.set("transactions", "no transactions can be opened yet")
         self._thread.start()
 
-    def send(self, records: Sequence[Outgoing], on_done: Callable[[bool], None], lease: Lease, offset: int) -> None:
-        """Take an outcome; it goes when every earlier polled record of its lease has its own. Does not block.
+    def send(self, works: Sequence[W], on_done: Done[W]) -> None:
+        """Take outcomes; each goes when every earlier polled record of its lease has its own. Does not block.
 
-        `on_done` runs once, in any thread: True when it is committed, False when it never will be.
+        `on_done` runs once for each, in any thread: True when it is committed, False when it never will be.
         """
-        self._waiting.put(Outcome(lease, offset, records, on_done))
+        for work in works:
+            self._waiting.put(Outcome(work.lease, work.offset, work.records, partial(_told, on_done, work)))
         self._put.set()
 
     def stop(self) -> None:
@@ -230,7 +232,7 @@ class Transactions:
 
     def _due(self) -> bool:
         old = self._clock() - self._begun_at >= self._interval_s
-        return old or self._contents.alone is not None or self._budget.full()
+        return old or self._contents.alone is not None or self._budget.full
 
     def _commit_all(self, deadline: float) -> None:
         """In the poll thread: whatever goes wrong for good must be told here as in our own thread."""
@@ -328,3 +330,7 @@ class Transactions:
             if self._clock() - self._begun_at < TRANSACTION_TIMEOUT_S:
                 raise self._taken_over()
             self._displaced = True
+
+
+def _told(on_done: Done[W], work: W, ok: bool) -> None:
+    on_done([work], ok)

@@ -1,7 +1,7 @@
 """One polled record on its way through the pipeline: what is known so far. Data, changed by one stage at a time."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from consumer.events import Deletion, Event, Refusal
@@ -26,12 +26,14 @@ class Work:
         failed: the model could not prepare it.
         answer: one given before, that is reused.
         later: the record for a delay topic that goes out beside its answer.
+        records: what is sent for it.
+        outcome: what these say of it; None: the next attempt has it.
     """
 
     incoming: Incoming
     lease: Lease
     polled_at: float
-    size_bytes: int = field(init=False)
+    size_bytes: int
     parsed: Event | Deletion | Refusal = _UNPARSED
     product_id: str = ""
     order: int | None = 0
@@ -40,6 +42,10 @@ class Work:
     failed: Exception | None = None
     answer: Mapping[str, Any] | None = None
     later: Outgoing | None = None
+    records: Sequence[Outgoing] = ()
+    outcome: str | None = None
 
-    def __post_init__(self) -> None:
-        self.size_bytes = self.incoming.size_bytes
+    @property
+    def offset(self) -> int:
+        """Where it was polled: what its lease finishes."""
+        return self.incoming.place.offset

@@ -9,10 +9,10 @@ topic is read. After folder.py, last in the flow.
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -48,6 +48,14 @@ class Progress(BaseModel):
     topic_id: str
     job: Job
     next_row: int
+
+
+class _Row(NamedTuple):
+    """A row of the table on its way to the broker."""
+
+    lease: Lease
+    offset: int
+    records: list[Outgoing]
 
 
 class Publisher:
@@ -96,7 +104,7 @@ class Publisher:
         self._progress = Progress(topic=self._settings.topics.output, topic_id=topic_id, job=self._job, next_row=0)
         self._progress = self._before() or self._progress
         guard = ViewGuard(View.from_settings(self._settings.view), self._abandoned)
-        delivery = Delivery(make_producer(self._settings.kafka), self._died)
+        delivery: Delivery[_Row] = Delivery(make_producer(self._settings.kafka), self._died)
         delivery.start()
         try:
             for row in self._rows(self._progress.next_row):
@@ -130,7 +138,7 @@ class Publisher:
                 if batch.column("row")[-1].as_py() >= start:
                     yield from (row for row in batch.to_pylist() if row["row"] >= start)
 
-    def _one(self, row: dict[str, Any], guard: ViewGuard, delivery: Delivery) -> None:
+    def _one(self, row: dict[str, Any], guard: ViewGuard, delivery: Delivery[_Row]) -> None:
         number: int = row["row"]
         self._lease.start(number)
         if row["error"] is not None:
@@ -147,8 +155,12 @@ class Publisher:
         records: list[Outgoing] = [record]
         if row["reason"] is not None:
             records.append(review_copy(record, row["reason"], self._settings.topics.review))
-        delivery.send(records, lambda ok: self._done("result", number, ok), self._lease, number)
+        delivery.send([_Row(self._lease, number, records)], self._sent)
         self._refuse()
+
+    def _sent(self, rows: Sequence[_Row], ok: bool) -> None:
+        for row in rows:
+            self._done("result", row.offset, ok)
 
     def _done(self, outcome: str, number: int, ok: bool) -> None:
         if ok:

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,14 @@ import structlog
 import torch
 from PIL import Image
 
+from consumer.delivery import Done
 from consumer.fetch import PhotoFetcher
 from consumer.loading import load
 from consumer.metrics import Metrics
 from consumer.offsets import Lease
 from consumer.pipeline import Pipeline
-from consumer.records import Incoming, Origin, Outgoing
+from consumer.records import Incoming, Origin
+from consumer.work import Work
 from mmcat.bundle import LoadedBundle
 from mmcat.calibration import Calibration
 from mmcat.categorizer import Categorizer
@@ -164,9 +166,9 @@ def _taxonomy() -> Taxonomy:
 class AtOnce:
     """A broker that has everything at once; stands in for `Delivery`."""
 
-    def send(self, records: Sequence[Outgoing], on_done: Callable[[bool], None], lease: Lease, offset: int) -> None:
+    def send(self, works: Sequence[Work], on_done: Done[Work]) -> None:
         """Acknowledge."""
-        on_done(True)
+        on_done(works, True)
 
 
 def measure(categorizer: Categorizer, port: int, listings: int, pairs: int) -> dict[str, Any]:

@@ -6,12 +6,11 @@ and oracle together.
 
 import itertools
 import re
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from hashlib import sha1
 from typing import Any, Final
 
-from consumer import pipeline, results, view
+from consumer import publishing, results, view
 from consumer.assignment import Assignment
 from consumer.gapless import Contents, Gapless, Outcome
 from consumer.kafka import KafkaException, TopicPartition
@@ -20,6 +19,7 @@ from consumer.pipeline import Pipeline
 from consumer.records import Outgoing
 from consumer.repair import Repairer
 from consumer.view import View
+from consumer.work import Work
 from tests.chaos.points import Method, after, wrap
 
 DROP_EACH: Final = 20
@@ -35,11 +35,11 @@ def drop_one() -> None:
     count = itertools.count(1)
 
     def make(method: Method) -> Method:
-        def publish(self: Pipeline, work: Any, records: list[Outgoing], outcome: str) -> Any:
-            if next(count) % DROP_EACH:
-                return method(self, work, records, outcome)
-            self._send(work, [], outcome)
-            return self._ordering(work).leave(work)
+        def publish(self: Pipeline, works: Sequence[Work]) -> Any:
+            dropped = [work for work in works if not next(count) % DROP_EACH]
+            for work in dropped:
+                work.records = ()
+            return method(self, [work for work in works if work not in dropped]) + self._conclude(dropped)
 
         return publish
 
@@ -126,11 +126,11 @@ def tombstone_without_rank() -> None:
     def make(method: Method) -> Method:
         def tombstone(*args: Any) -> Outgoing:
             record: Outgoing = method(*args)
-            return replace(record, headers=[pair for pair in record.headers if pair[0] != "mmcat-rank"])
+            return record._replace(headers=[pair for pair in record.headers if pair[0] != "mmcat-rank"])
 
         return tombstone
 
-    wrap(pipeline, "tombstone", make)  # type: ignore[arg-type]
+    wrap(publishing, "tombstone", make)  # type: ignore[arg-type]
 
 
 def completeness_ignored() -> None:

@@ -15,7 +15,8 @@ from consumer.commits import OffsetCommits
 from consumer.fetch.client import PhotoFetcher
 from consumer.offsets import Lease, Offsets
 from consumer.pipeline import Pipeline
-from consumer.records import Incoming, Outgoing
+from consumer.publishing import Publisher
+from consumer.records import Incoming
 from consumer.replay import Replay
 from consumer.transactional import TransactionalClient
 from consumer.view import View
@@ -81,7 +82,7 @@ class Observer:
         after(Pipeline, "__init__", self._made)
         wrap(Offsets, "begin", self._begin)
         before(Pipeline, "submit", self._submitted)
-        before(Pipeline, "_send", self._sent)
+        before(Publisher, "send", self._sent)
         after(Lease, "end", self._ended)
         for owner, name, how in (
             (Assignment, "_revoked", "revoked"),
@@ -116,10 +117,11 @@ class Observer:
         for name, offsets in ranges.items():
             self.diary.write("polled", lease=name, first=min(offsets), last=max(offsets))
 
-    def _sent(self, _: Pipeline, work: Work, records: list[Outgoing], __: str) -> None:
-        if (name := self._names.get(id(work.lease))) is not None:
-            for record in records:
-                record.headers.append((LEASE_HEADER, name.encode()))
+    def _sent(self, _: Publisher, works: Sequence[Work]) -> None:
+        for work in works:
+            if (name := self._names.get(id(work.lease))) is not None:
+                for record in work.records:
+                    record.headers.append((LEASE_HEADER, name.encode()))
 
     def _ending(self, how: str) -> Callable[[Method], Method]:
         def make(method: Method) -> Method:
@@ -186,8 +188,8 @@ def _mid_fetch(striker: Striker) -> None:
 
 
 def _after_decode(striker: Striker) -> None:
-    def act(_: Pipeline, work: Work, failed: Exception | None = None) -> None:
-        if work.prepared.image is ImageStatus.USED and work.prepared.listing_id:
+    def act(_: Pipeline, works: Sequence[Work]) -> None:
+        if any(work.prepared.image is ImageStatus.USED and work.prepared.listing_id for work in works):
             striker.passed()
 
     before(Pipeline, "_ordered", act)
@@ -200,11 +202,11 @@ def _after_inference(striker: Striker) -> None:
 def _before_delivery_report(striker: Striker) -> None:
     """The broker has acknowledged, exactly once the whole transaction; the pipeline does not know it yet."""
 
-    def act(_: Pipeline, work: Work, outcome: str | None, ok: bool) -> None:
+    def act(_: Publisher, __: Sequence[Work], ok: bool) -> None:
         if ok:
             striker.passed()
 
-    before(Pipeline, "_done", act)
+    before(Publisher, "done", act)
 
 
 def _before_view_write(striker: Striker) -> None:
@@ -247,7 +249,7 @@ def _in_revoke(striker: Striker) -> None:
 
 def _during_dead_letter(striker: Striker) -> None:
     """Handed to the producer, not acknowledged yet."""
-    after(Pipeline, "_dead", lambda *_: striker.passed())
+    after(Publisher, "dead", lambda *_: striker.passed())
 
 
 POINTS: Final[dict[str, Callable[[Striker], None]]] = {

@@ -67,11 +67,9 @@ class Member:
             if (error := message.error()) is not None:
                 assert error.code() == KafkaError._PARTITION_EOF, error
                 continue
-            origin = incoming(message).origin
-            lease = self.assignment.started(origin)
-            assert lease is not None
-            self.polled.append((origin.partition, origin.offset))
-            self.leases[origin.partition] = lease
+            ((record, lease),) = self.assignment.start([incoming(message)])
+            self.polled.append((record.origin.partition, record.origin.offset))
+            self.leases[record.origin.partition] = lease
         return self
 
     def until(self, look: Callable[[], object], what: str, *others: "Member") -> None:

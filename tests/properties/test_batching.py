@@ -41,7 +41,7 @@ def test_every_item_comes_out_once_in_order_and_batches_keep_their_bounds(
     for number, (size, wait) in enumerate(puts):
         item = (number, size, clock.now)
         puts_so_far.append(item)
-        batcher.put(item, size)
+        batcher.put([(item, size)])
         take()
         clock.now += wait
         take()
@@ -55,10 +55,10 @@ def test_window_opens_at_the_first_listing_that_is_ready() -> None:
     clock = Clock()
     batcher: Batcher[str] = Batcher(10, 1000, 0.05, clock)
     clock.now += 3600  # an idle hour opens no window
-    batcher.put("a", 1)
+    batcher.put([("a", 1)])
     assert batcher.take(0) == []
     clock.now += 0.04
-    batcher.put("b", 1)
+    batcher.put([("b", 1)])
     assert batcher.take(0) == []
     clock.now += 0.011
     assert batcher.take(0) == ["a", "b"]
@@ -67,7 +67,7 @@ def test_window_opens_at_the_first_listing_that_is_ready() -> None:
 def test_a_full_batch_does_not_wait() -> None:
     batcher: Batcher[str] = Batcher(2, 1000, 3600)
     for item in "abc":
-        batcher.put(item, 1)
+        batcher.put([(item, 1)])
     assert batcher.take(60) == ["a", "b"]
 
 
@@ -76,9 +76,9 @@ def test_take_wakes_when_a_batch_fills_or_the_window_closes() -> None:
     taken: list[list[int]] = []
     thread = threading.Thread(target=lambda: taken.extend([batcher.take(60), batcher.take(60)]))
     thread.start()
-    batcher.put(1, 1)
-    batcher.put(2, 1)
-    batcher.put(3, 1)
+    batcher.put([(1, 1)])
+    batcher.put([(2, 1)])
+    batcher.put([(3, 1)])
     thread.join(10)
     assert not thread.is_alive()
     assert sorted(number for batch in taken for number in batch) == [1, 2, 3]

@@ -39,6 +39,22 @@ def test_any_bytes_are_one_of_the_three(key: bytes | None, raw: bytes | None) ->
 
 
 @settings(max_examples=1500, deadline=None)
+@given(objects, st.binary(min_size=1, max_size=4), st.floats(0, 1))
+def test_bytes_that_are_no_utf_8_are_refused_wherever_they_stand(
+    fields: dict[str, Any], odd: bytes, place: float
+) -> None:
+    raw = value(**fields)
+    at = int(place * len(raw))
+    raw = raw[:at] + odd + raw[at:]
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        parsed = parse(None, raw, max_bytes=LIMIT)
+        assert isinstance(parsed, Refusal)
+        assert parsed.code is Code.NOT_UTF8
+
+
+@settings(max_examples=1500, deadline=None)
 @given(objects)
 def test_any_json_object_is_an_event_within_the_contract_or_refused(fields: dict[str, Any]) -> None:
     raw = json.dumps(fields).encode()

@@ -1,11 +1,22 @@
 """What the race against other stream libraries counts, compares and refuses; the race itself is run by hand."""
 
 import io
+import json
+from dataclasses import dataclass
+from typing import cast
 
 import pytest
+from confluent_kafka import Message
 from PIL import Image
 
+from consumer.events import Event
+from consumer.records import Incoming, Origin
+from consumer.results import Answered, Audit, result_record
+from mmcat.cli.benchmarks.null_service import NullModel
+from mmcat.cli.benchmarks.transport import event as listing
 from mmcat.cli.processes import ServerError
+from mmcat.listing import Listing
+from tests.benchmarks.bare_loop import record
 from tests.benchmarks.peers.__main__ import drawn_photos, summary
 from tests.benchmarks.peers.race import Turn, event, rate
 from tests.benchmarks.peers.work import BATCH
@@ -18,6 +29,43 @@ def test_the_first_and_the_last_batch_do_not_count() -> None:
     steady = [10 * number for number in range(2 * BATCH + 100)]
     late_ends = [0, *steady[1:-BATCH], *(stamp + 9_000 for stamp in steady[-BATCH:])]
     assert rate(steady[::-1]) == rate(late_ends) == pytest.approx(100.0)
+
+
+@dataclass
+class Polled:
+    """A message as the client gives it."""
+
+    payload: bytes
+
+    def topic(self) -> str:
+        return "in"
+
+    def partition(self) -> int:
+        return 3
+
+    def offset(self) -> int:
+        return 42
+
+    def timestamp(self) -> tuple[int, int]:
+        return 2, 1_760_000_000_123
+
+    def value(self) -> bytes:
+        return self.payload
+
+
+def test_the_bare_loop_writes_the_record_that_the_service_writes() -> None:
+    """But for the time: the peer of the transport benchmark does the same work."""
+    message = Polled(listing(7))
+    event = Event.model_validate_json(message.value())
+    (result,) = NullModel().categorize_prepared([NullModel().prepare(Listing(event.product_id, event.title))])
+    incoming = Incoming(Origin("in", 3, 42, 1_760_000_000_123), event.product_id.encode(), message.value(), [])
+    info = NullModel().info
+    answered = Answered(incoming, event, result, incoming.origin.timestamp_ms, info.created_ms, 0, "")
+    ours, _ = result_record(answered, info, "out", Audit(0.0))
+    value, headers = record(event, cast(Message, message))
+    assert {**json.loads(value), "categorized_at": ""} == json.loads(ours.value or b"")
+    text = [(name, one.encode() if isinstance(one, str) else one) for name, one in headers]
+    assert text == ours.headers
 
 
 def test_the_service_is_compared_with_the_best_peer_turn_by_turn() -> None:

@@ -63,11 +63,21 @@ class Snapshot:
         """Listings held, and how many may be."""
         return self.sum("mmcat_queue_listings", queue="in_flight"), self.sum("mmcat_queue_listings", queue="limit")
 
+    @property
+    def lag(self) -> float:
+        """Live events that were not polled yet."""
+        return self.sum("mmcat_consumer_lag", role="live")
+
+    @property
+    def paused(self) -> bool:
+        """Whether polling pauses because too much is held."""
+        return self.sum("mmcat_partitions_paused") > 0
+
     def line(self) -> str:
         """What holds the stream up."""
         from consumer.stages import bottleneck
 
-        return bottleneck(self.busy, *self.held)
+        return bottleneck(self.busy, *self.held, self.lag, paused=self.paused)
 
 
 def rate(name: str, before: Snapshot, now: Snapshot, **labels: str) -> float:

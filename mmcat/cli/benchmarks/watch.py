@@ -17,6 +17,7 @@ class Watch:
         self._next = 0.0
         self.busy = dict.fromkeys(STAGES, 0.0)
         self.held = (0.0, 0.0)
+        self.lag, self.paused = 0.0, False
         self._last: Snapshot | None = None
 
     def __call__(self) -> None:
@@ -27,6 +28,7 @@ class Watch:
             self._last = Snapshot.read(self._url)
             self.busy = {stage: max(share, self.busy[stage]) for stage, share in self._last.busy.items()}
             self.held = max(self.held, self._last.held)
+            self.lag, self.paused = max(self.lag, self._last.lag), self.paused or self._last.paused
 
     @property
     def stage_seconds(self) -> dict[str, float]:
@@ -41,4 +43,4 @@ class Watch:
         """What held the stream up, by the most that was seen."""
         from consumer.stages import bottleneck
 
-        return bottleneck(self.busy, *self.held)
+        return bottleneck(self.busy, *self.held, self.lag, paused=self.paused)

@@ -77,6 +77,17 @@ def test_two_looks_at_a_service_become_rates_means_and_one_line() -> None:
     assert found["bottleneck"] == "model is the bottleneck: 96% busy, 2,000 of 2,000 listings held"
 
 
+def test_a_service_that_does_not_poll_what_waits_is_not_said_to_wait_for_events() -> None:
+    metrics = Metrics()
+    metrics.watch({"in_flight": lambda: 0.0, "limit": lambda: 2_000.0})
+    metrics.lag.labels("in", "0", "live").set(5_000)
+    metrics.lag.labels("retry", "0", "retry").set(7_000)
+    look = Snapshot.parse(generate_latest(metrics.registry).decode())
+    assert look.line().startswith("polling is the bottleneck: 5,000 events wait in the topic")
+    metrics.paused.set(1)
+    assert Snapshot.parse(generate_latest(metrics.registry).decode()).line().startswith("memory is the bottleneck")
+
+
 def test_the_bottleneck_stands_in_one_line_below_the_table() -> None:
     look = Snapshot.parse(generate_latest(Metrics().registry).decode())
     console = Console(width=100, file=io.StringIO(), record=True)

@@ -25,6 +25,7 @@ from consumer.metrics import Metrics
 from consumer.offsets import Lease
 from consumer.pipeline import Pipeline
 from consumer.records import Incoming, Origin
+from consumer.work import Work
 from mmcat.listing import ImageStatus, Listing, Prepared
 from tests.support.scripted_host import ScriptedHost, answer
 from tests.support.stub_model import StubModel
@@ -218,7 +219,7 @@ def test_many_large_photos_and_a_slow_decoder_stay_within_the_bound(host: str, a
         chosen,
         model,
         fetcher,
-        cast(Delivery, broker),
+        cast(Delivery[Work], broker),
         metrics,
         on_failed=lambda _: None,
         on_death=deaths.append,

@@ -32,7 +32,7 @@ class Partition:
         rests = []
         for outcome in outcomes:
             rests.append(self.guard.admit(ONE, self.offset))
-            self.guard.told(ONE, self.offset, dead=outcome == "x")
+            self.guard.told(ONE, [(self.offset, outcome == "x")])
             self.offset += 1
         return rests
 
@@ -86,7 +86,7 @@ def test_good_probes_let_it_go_and_bad_ones_do_not() -> None:
 def test_what_was_in_flight_when_it_was_paused_says_nothing_of_now() -> None:
     partition = Partition().paused()
     for offset in range(1000, 1000 + 2 * PROBES):
-        partition.guard.told(ONE, offset, dead=False)
+        partition.guard.told(ONE, [(offset, False)])
     assert partition.guard.paused == [1]
 
 
@@ -120,7 +120,7 @@ def test_it_pauses_exactly_when_a_full_window_has_been_bad_for_long_enough(
         assert paused == expected
         if paused:
             return
-        partition.guard.told(ONE, len(seen), dead=dead)
+        partition.guard.told(ONE, [(len(seen), dead)])
         seen.append(dead)
         last = seen[-WINDOW:]
         bad = len(last) == WINDOW and sum(last) >= share * WINDOW

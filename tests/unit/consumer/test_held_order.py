@@ -22,6 +22,7 @@ from consumer.records import Headers, Incoming, Origin, Outgoing
 from consumer.retries import read_retry
 from consumer.view import Held, View
 from consumer.view_guard import LateGuard
+from consumer.work import Work
 from tests.support.stub_model import StubModel
 from tests.support.waiting import eventually
 from tests.unit.consumer.test_late_photos import Shelf
@@ -127,7 +128,7 @@ def make_bench() -> Iterator[MakeBench]:
             settings,
             StubModel(),
             Host(),
-            cast(Delivery, broker),
+            cast(Delivery[Work], broker),
             metrics,
             on_failed=lambda _: None,
             on_death=deaths.append,

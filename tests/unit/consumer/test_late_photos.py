@@ -27,6 +27,7 @@ from consumer.records import Incoming, Origin, Outgoing
 from consumer.retries import read_retry
 from consumer.view import View, ViewAwayError
 from consumer.view_guard import LateGuard
+from consumer.work import Work
 from mmcat.listing import ImageStatus
 from tests.support.scripted_host import ScriptedHost, answer
 from tests.support.stub_model import StubModel
@@ -157,7 +158,7 @@ def make_bench() -> Iterator[MakeBench]:
             settings,
             model,
             fetcher or host,
-            cast(Delivery, broker),
+            cast(Delivery[Work], broker),
             metrics,
             on_failed=lambda _: None,
             on_death=deaths.append,

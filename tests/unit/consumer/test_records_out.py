@@ -1,6 +1,7 @@
 """What goes out keeps its contract: result records, tombstones, review copies, dead letters."""
 
 import hashlib
+import hmac
 import json
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,12 @@ def test_an_audit_chooses_the_same_work_alike_and_a_larger_share_keeps_the_small
     assert Audit(1.0, salt).picks(identity)
     assert not Audit(0.0, salt).picks(identity)
     assert not picked or Audit(min(1.0, share * 1.5), salt).picks(identity)
+
+
+@given(st.binary(max_size=200), st.text("0123456789abcdef", min_size=32, max_size=32), st.floats(0, 1))
+def test_an_audit_draws_by_hmac_sha256(salt: bytes, identity: str, share: float) -> None:
+    drawn = hmac.digest(salt, identity.encode(), "sha256")
+    assert Audit(share, salt).picks(identity) == (int.from_bytes(drawn[:8], "big") < share * 2**64)
 
 
 def test_an_audit_takes_its_share_and_another_salt_takes_others() -> None:

@@ -22,6 +22,7 @@ from consumer.rank import Rank
 from consumer.records import Incoming, Origin, Outgoing
 from consumer.reuse import judge
 from consumer.view import Ranked, View
+from consumer.work import Work
 from mmcat.cli.servers import LocalValkey
 from mmcat.listing import Evidence, ImageStatus, Prepared, Result
 from tests.support.stub_model import StubModel, accept
@@ -64,7 +65,7 @@ class Shop:
             loaded,
             model,
             host,
-            cast(Delivery, broker),
+            cast(Delivery[Work], broker),
             metrics,
             on_failed=lambda _: None,
             on_death=deaths.append,

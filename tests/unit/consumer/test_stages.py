@@ -35,13 +35,19 @@ def test_work_that_began_before_the_last_look_is_never_more_than_all_the_time() 
 
 
 @pytest.mark.parametrize(
-    ("shares", "held", "said"),
+    ("shares", "held", "lag", "paused", "said"),
     [
-        ({"take": 0.2, "model": 0.97}, 2000, "model is the bottleneck: 97% busy, 2,000 of 2,000 listings held"),
-        ({"take": 0.2, "fetch": 0.8}, 500, "fetch is the bottleneck: 80% busy, 500 of 2,000 listings held"),
-        ({"take": 0.1, "model": 0.2}, 1900, "the broker's acknowledgements are the bottleneck"),
-        ({"take": 0.1, "model": 0.2}, 100, "no bottleneck: waiting for events, busiest stage model 20%"),
+        ({"take": 0.2, "model": 0.97}, 2000, 9e6, True, "model is the bottleneck: 97% busy, 2,000 of 2,000 listings"),
+        ({"take": 0.2, "fetch": 0.8}, 500, 0, False, "fetch is the bottleneck: 80% busy, 500 of 2,000 listings held"),
+        ({"take": 0.5, "publish": 0.45, "model": 0.4}, 900, 9e6, False, "the interpreter is the bottleneck: take and"),
+        ({"take": 0.5, "model": 0.6, "decode": 0.6}, 900, 0, False, "no bottleneck: waiting for events"),
+        ({"take": 0.1, "model": 0.2}, 1900, 9e6, True, "the broker's acknowledgements are the bottleneck"),
+        ({"take": 0.1, "model": 0.2}, 100, 9e6, True, "memory is the bottleneck: limits.in_flight_bytes are held"),
+        ({"take": 0.1, "model": 0.2}, 100, 9e6, False, "polling is the bottleneck: 9,000,000 events wait in the topic"),
+        ({"take": 0.1, "model": 0.2}, 100, 150, False, "no bottleneck: waiting for events, busiest stage model 20%"),
     ],
 )
-def test_one_line_names_what_holds_the_stream_up(shares: dict[str, float], held: int, said: str) -> None:
-    assert bottleneck(shares, held, 2000).startswith(said)
+def test_one_line_names_what_holds_the_stream_up(
+    shares: dict[str, float], held: int, lag: float, paused: bool, said: str
+) -> None:
+    assert bottleneck(shares, held, 2000, lag, paused=paused).startswith(said)

@@ -68,8 +68,15 @@ class Group:
 
 
 @dataclass
+class Sent:
+    lease: Lease
+    offset: int
+    records: list[Outgoing]
+
+
+@dataclass
 class Bench:
-    transactions: Transactions
+    transactions: Transactions[Sent]
     script: dict[str, list[KafkaException]]
     calls: list[str]
     clock: Clock
@@ -83,8 +90,10 @@ class Bench:
 
     def outcome(self, offset: int, topic: str = "out") -> None:
         self.lease.start(offset)
-        record = Outgoing(topic, b"key", b"value", [])
-        self.transactions.send([record], lambda ok: self.told.update({offset: ok}), self.lease, offset)
+        self.send(self.lease, offset, topic, lambda ok: self.told.update({offset: ok}))
+
+    def send(self, lease: Lease, offset: int, topic: str, told: Callable[[bool], None]) -> None:
+        self.transactions.send([Sent(lease, offset, [Outgoing(topic, b"key", b"value", [])])], lambda _, ok: told(ok))
 
     def until(self, look: Callable[[], object], what: str) -> None:
         """Time passes while the test waits."""
@@ -114,7 +123,7 @@ def bench() -> Iterator[Bench]:
 
     client = TransactionalClient(make, clock)
     lost: set[str] = set()
-    transactions = Transactions(
+    transactions: Transactions[Sent] = Transactions(
         client,
         "group-one",
         0.1,
@@ -258,7 +267,7 @@ def test_a_dead_letter_topic_that_may_not_be_written_holds_up_its_own_partitions
     bench.outcome(0, "dead")
     other = Lease(("in", 1))
     other.start(0)
-    bench.transactions.send([Outgoing("out", None, b"", [])], lambda ok: bench.told.update({1: ok}), other, 0)
+    bench.send(other, 0, "out", lambda ok: bench.told.update({1: ok}))
     bench.until(lambda: bench.told == {0: True, 1: True}, "both are committed")
     assert len(committed) == 2, "each in a transaction of its own"
     assert not bench.deaths
@@ -328,7 +337,7 @@ def test_giving_up_commits_what_may_go_and_ends_the_leases_in_one_step(bench: Be
     other = Lease(("in", 1))
     other.start(0)
     told: list[bool] = []
-    bench.transactions.send([Outgoing("out", None, b"", [])], told.append, other, 0)
+    bench.send(other, 0, "out", told.append)
 
     def end() -> dict[Partition, int]:
         assert told == [True], "committed before its lease ends"

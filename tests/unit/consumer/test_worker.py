@@ -92,7 +92,7 @@ class Run:
         self.deaths: list[BaseException] = []
         batcher: Batcher[Unit] = Batcher(8, 100, 0)
         for unit in units(8):
-            batcher.put(unit, 1)
+            batcher.put([(unit, 1)])
         thread = EngineThread(model, batcher, 3, self._told, self.deaths.append)
         thread.start()
         eventually(lambda: self.batches or self.deaths, "the batch is over")
@@ -142,6 +142,6 @@ def test_a_thread_that_dies_tells() -> None:
     batcher: Batcher[Unit] = Batcher(1, 10, 0)
     thread = EngineThread(StubModel(), batcher, 3, broken, deaths.append)
     thread.start()
-    batcher.put(units(1)[0], 1)
+    batcher.put([(units(1)[0], 1)])
     thread.join(10)
     assert [str(death) for death in deaths] == ["disk full"]
