@@ -6,9 +6,10 @@ machine ask its own network. After this: `predict`, which has the model answer.
 
 import asyncio
 import csv
+import random
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,10 +20,11 @@ from mmcat.listing import ImageStatus, Listing
 if TYPE_CHECKING:
     from consumer.fetch.addresses import AddressPolicy
 
-__all__ = ["address_policy", "fetch_photos", "is_address", "read_one", "read_table"]
+__all__ = ["address_policy", "fetch_photos", "is_address", "read_one", "read_sample", "read_table"]
 
 FETCH_DEADLINE_S = 15.0
 """A person waits for one photo; the service gives it 3 s."""
+_FETCHED = 64  # photos at addresses that are asked for together
 FILE_SUFFIXES = frozenset({".tsv", ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"})
 URL_COLUMN = "image_url"
 
@@ -87,7 +89,12 @@ def _photo(word: str, policy: "AddressPolicy") -> bytes:
 
 
 def read_table(
-    path: Path, title_column: str, photos: Path | None, policy: "AddressPolicy", size: int
+    path: Path,
+    title_column: str,
+    photos: Path | None,
+    policy: "AddressPolicy",
+    size: int,
+    chosen: Collection[int] | None = None,
 ) -> Iterator[list[Listing]]:
     """Read a table of listings in chunks, so that a million rows are never held.
 
@@ -96,20 +103,41 @@ def read_table(
             `image_url` if there.
         photos: folder or zip with `<product_id>.jpg`; None takes `photos.zip` or `photos/` beside the table, if any.
         size: listings per chunk.
+        chosen: row numbers, from 1; None: all.
     """
     find = _photo_finder(photos or _photos_beside(path))
+    numbered = (one for one in _rows(path, title_column) if chosen is None or one[0] in chosen)
+    while chunk := list(islice(numbered, size)):
+        listings = [
+            Listing(key, title=row[title_column] or "", image=find(key))
+            for key, row in ((row.get("product_id") or str(number), row) for number, row in chunk)
+        ]
+        urls = [row.get(URL_COLUMN) or "" for _, row in chunk]
+        yield _with_fetched(listings, urls, policy)
+
+
+def read_sample(
+    path: Path, title_column: str, photos: Path | None, policy: "AddressPolicy", count: int
+) -> list[Listing]:
+    """Read so many listings from all over a table, in any order and the same each time; all where it has fewer.
+
+    Args:
+        path, title_column, photos: as in `read_table`.
+    """
+    rows = sum(1 for _ in _rows(path, title_column))
+    chosen = set(random.Random(0).sample(range(1, rows + 1), min(count, rows)))
+    listings = [one for chunk in read_table(path, title_column, photos, policy, _FETCHED, chosen) for one in chunk]
+    random.Random(0).shuffle(listings)
+    return listings
+
+
+def _rows(path: Path, title_column: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows of a table by their numbers, from 1."""
     with path.open(encoding="utf-8", newline="") as lines:
         rows = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
         if title_column not in (rows.fieldnames or ()):
             raise CommandError(f"{path} has no column {title_column!r}; name the one that holds titles: --title-column")
-        numbered = enumerate(rows, start=1)
-        while chunk := list(islice(numbered, size)):
-            listings = [
-                Listing(key, title=row[title_column] or "", image=find(key))
-                for key, row in ((row.get("product_id") or str(number), row) for number, row in chunk)
-            ]
-            urls = [row.get(URL_COLUMN) or "" for _, row in chunk]
-            yield _with_fetched(listings, urls, policy)
+        yield from enumerate(rows, start=1)
 
 
 def _with_fetched(listings: list[Listing], urls: list[str], policy: "AddressPolicy") -> list[Listing]:
