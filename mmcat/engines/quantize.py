@@ -14,13 +14,18 @@ import importlib.util
 import logging
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mmcat.bundle import LoadedBundle
 from mmcat.engines import graphs
 from mmcat.errors import ModelError
 from mmcat.listing import Prepared
+from mmcat.model import CategoryModel
+from mmcat.preparation import Preprocessing
+
+Inputs = Sequence[dict[str, graphs.Array]]
 
 
 def missing() -> str | None:
@@ -39,12 +44,23 @@ def quantize(loaded: LoadedBundle, listings: Sequence[Prepared]) -> dict[str, tu
     Raises:
         ModelError: NNCF is not there, an encoder cannot be exported, or no listing has what it reads.
     """
+    inputs = {"text": list(_titles(loaded, listings)), "image": list(_photos(listings))}
+    return quantized_parts(loaded.model, loaded.preprocessing, inputs)
+
+
+def quantized_parts(
+    model: CategoryModel, preprocessing: Preprocessing, inputs: Mapping[str, Inputs]
+) -> dict[str, tuple[bytes, bytes]]:
+    """As `quantize`, for a model by itself.
+
+    Args:
+        inputs: by encoder, one row at a time.
+    """
     if (lacks := missing()) is not None:
         raise ModelError(f"no encoder can be quantized: {lacks}")
-    inputs = {"text": list(_titles(loaded, listings)), "image": list(_photos(listings))}
     found = {}
     with tempfile.TemporaryDirectory(prefix="mmcat-quantize-") as folder:
-        for name, part in graphs.parts(loaded.model, loaded.preprocessing).items():
+        for name, part in graphs.parts(model, preprocessing).items():
             if name == "fusion":
                 continue
             if not inputs[name]:
@@ -66,7 +82,7 @@ def _photos(listings: Sequence[Prepared]) -> Iterator[dict[str, graphs.Array]]:
     return ({"pixels_KXXC": one.pixels[None]} for one in listings if one.pixels is not None)
 
 
-def _quantized(path: Path, inputs: list[dict[str, graphs.Array]], *, transformer: bool) -> tuple[bytes, bytes]:
+def _quantized(path: Path, inputs: Inputs, *, transformer: bool) -> tuple[bytes, bytes]:
     """OpenVINO's XML and weights."""
     graphs.core()  # before NNCF: it closes the way by which both would report their use
     with contextlib.redirect_stdout(sys.stderr):  # progress and log; a command's stdout is its answer
@@ -77,10 +93,17 @@ def _quantized(path: Path, inputs: list[dict[str, graphs.Array]], *, transformer
         model = openvino.convert_model(path)  # folds biases into constants, which `core.read_model` leaves to be found
         model = nncf.quantize(
             model,
-            nncf.Dataset(inputs),
+            nncf.Dataset(list(inputs)),
             subset_size=len(inputs),
             model_type=nncf.ModelType.TRANSFORMER if transformer else None,
+            advanced_parameters=None if transformer else _photo_ranges(nncf),
         )
     xml, weights = path.with_suffix(".xml"), path.with_suffix(".bin")
     openvino.save_model(model, xml, compress_to_fp16=False)
     return xml.read_bytes(), weights.read_bytes()
+
+
+def _photo_ranges(nncf: Any) -> Any:
+    """Ranges by their histograms: of 480 real listings 12 paths turned, with the default's means of extremes 24."""
+    histogram = nncf.quantization.range_estimator.RangeEstimatorParametersSet.HISTOGRAM
+    return nncf.AdvancedQuantizationParameters(activations_range_estimator_params=histogram)

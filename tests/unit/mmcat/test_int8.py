@@ -77,6 +77,14 @@ def _other(file: Path) -> None:
     write(file.parent, "f" * 64, read.graphs, read.sample)
 
 
+def _again(folder: Path) -> None:
+    """As if it had been calibrated anew, and judged on fewer listings."""
+    read = Quantized.read(folder / FILE, bundle.fingerprint(folder))
+    sample = replace(read.sample, batches=read.sample.batches[:1], rows=read.sample.rows[:16])
+    sample = replace(sample, probabilities=sample.probabilities[:16])
+    write(folder, bundle.fingerprint(folder), read.graphs, sample)
+
+
 def _garbage(file: Path) -> None:
     file.write_bytes(b"no file of this kind")
 
@@ -137,7 +145,7 @@ def _without(batch: Batch, what: str) -> Batch:
 
 
 def test_vectors_of_one_calibration_are_not_those_of_another(int8_bundle: Path, copied: Path, cache: Path) -> None:
-    calibrated(copied, judged=16)
+    _again(copied)
     engines = [choose(bundle.load(folder), precision="int8", cache=cache)[0] for folder in (int8_bundle, copied)]
     loaded = bundle.load(int8_bundle)
     kept = [fingerprints(loaded, engine.name, engine.numerics) for engine in engines]
@@ -221,7 +229,7 @@ def test_auto_judges_on_the_real_listings_once_for_each_calibration(
     assert {str(sample) for sample in judged} == {"40 real listings"}
     kept = {json.loads(file.read_text())["listings"] for file in tmp_path.rglob("verdict-*.json")}
     assert kept == {"40 real listings"}
-    calibrated(copied, judged=16)
+    _again(copied)
     assert "16 real listings" in choose(bundle.load(copied), device="cpu", cache=tmp_path / "engines")[1]
     assert len(judged) == 4
 
