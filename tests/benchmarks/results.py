@@ -51,8 +51,8 @@ ROWS: Final = {
         lambda found: interval(found["ratio"]),
     ),
     "engine": Row(
-        "the CPU engine in int8, the research code's model at 224 px: ÷ the best eager PyTorch in float32 ≥ 4.5, ÷ PyTorch"
-        " as it comes, batches of 32 ≥ 6.5",
+        "the CPU engine in int8, the research code's model at 224 px: ÷ the best eager PyTorch in float32 ≥ 4.5, ÷"
+        " PyTorch as it comes, batches of 32 ≥ 6.5",
         ("tests.benchmarks.engine",),
         lambda found: "; ".join(interval(found["engines"]["int8"][one]) for one in ("over_eager", "over_default")),
     ),
