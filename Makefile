@@ -27,7 +27,7 @@ install: $(installed) ## make the environment $(VENV) and install everything int
 $(installed): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(bin)/python -m pip install --quiet uv
-	$(bin)/uv pip install --compile-bytecode --python $(bin)/python --constraint constraints.txt $(backend) --editable '.[local,train,cpu,bulk,mecab,test]'
+	$(bin)/uv pip install --compile-bytecode --python $(bin)/python --constraint constraints.txt $(backend) --editable '.[local,train,cpu,calibrate,bulk,mecab,test]'
 	@touch $@
 
 demo: $(installed) ## train a small model, stream 500 listings through it, print what came out (DEMO_ARGS=...)

@@ -154,9 +154,10 @@ class ModelSettings(Part):
     engine: Literal["auto", "eager", "cpu"] = Field(
         "auto", description="eager (PyTorch), cpu (OpenVINO), auto: the fastest that answers as eager does"
     )
-    precision: Literal["auto", "fp32", "bf16"] = Field(
+    precision: Literal["auto", "fp32", "bf16", "int8"] = Field(
         "auto",
-        description="auto: bf16 on a GPU that has it, and on a CPU where engine auto finds the same paths; else fp32",
+        description="auto: bf16 on a GPU that has it; on a CPU, with engine auto, the fastest of int8 (if the bundle "
+        "was calibrated), bf16 and fp32 that finds the same paths; else fp32",
     )
     threads: int | None = Field(None, ge=1, le=1024, description="CPU threads of the engine; none: all cores")
     top_k: int = Field(3, ge=1, le=20, description="the answer and its alternatives")

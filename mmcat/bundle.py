@@ -5,6 +5,7 @@
     taxonomy.tsv        the paths, in label order
     tokenizer.json      absent in bundles that read photos alone
     README.md           the model card
+    int8.safetensors    where `mmcat bundle calibrate` put it; not among the sums (engines/int8.py)
     SHA256SUMS          of all the others; its own SHA-256 is the bundle's fingerprint
 
 No pickles, no code, no network. After model.py, text.py, preparation.py, calibration.py, reference.py, model_card.py;
@@ -45,7 +46,12 @@ _KEYS = {
 
 @dataclass(frozen=True, slots=True)
 class LoadedBundle:
-    """A verified bundle; the model is on the CPU, float32, in eval mode. `tokenizer` is None for photos alone."""
+    """A verified bundle; the model is on the CPU, float32, in eval mode.
+
+    Args:
+        tokenizer: None for photos alone.
+        folder: where it was read; None for one that was put together in memory.
+    """
 
     name: str
     created_ms: int
@@ -59,6 +65,7 @@ class LoadedBundle:
     data_note: str
     metrics: Mapping[str, Any]
     reference: Reference | None
+    folder: Path | None = None
 
 
 # ── Writing ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -222,6 +229,7 @@ def load(folder: str | Path, *, now_ms: int | None = None) -> LoadedBundle:
         data_note=manifest["data_note"],
         metrics=manifest["metrics"],
         reference=reference,
+        folder=root,
     )
 
 

@@ -68,7 +68,7 @@ class Categorizer:
         self._evidence = evidence
         self._index = PathIndex(bundle.taxonomy)
         self._decoding = SharedDecoding(bundle.preprocessing)
-        self._fingerprints = fingerprints(bundle, engine.name, engine.precision)
+        self._fingerprints = fingerprints(bundle, engine.name, engine.numerics)
         self._features: Features | None = None
 
     @classmethod
@@ -89,8 +89,8 @@ class Categorizer:
             device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:N".
             engine: "eager" (PyTorch), "cpu" (OpenVINO, the extra `cpu`), or "auto": the fastest that answers as eager
                 in fp32 does; `why_engine` says why it is that one.
-            precision: "fp32", "bf16", or "auto": bf16 on CUDA that has it and where engine "auto" finds that it
-                answers alike on a CPU, else fp32.
+            precision: "fp32", "bf16", "int8" (the CPU engine's, of a bundle that was calibrated), or "auto": bf16 on
+                CUDA that has it; on a CPU, with engine "auto", the fastest that answers alike; else fp32.
             threads: CPU threads, for the whole process; None leaves torch's choice.
             evidence: whether results say what they rest on; the fusion then runs four times, the encoders once.
             cache: folder where engines keep what they make of a bundle (its size for each); None: nothing is kept,

@@ -65,14 +65,14 @@ class Features:
         return hashlib.sha256(self._fingerprints[encoder] + content).digest()
 
 
-def fingerprints(bundle: LoadedBundle, engine: str, precision: str) -> dict[str, bytes]:
+def fingerprints(bundle: LoadedBundle, engine: str, numerics: str) -> dict[str, bytes]:
     """What decides the vectors of "text" and "image", as far as the model reads them; blocks for 1.2 s per GB.
 
     Args:
-        engine, precision: names of what computes them.
+        engine, numerics: names of what computes them.
     """
     config, preprocessing = bundle.model.config.to_json(), bundle.preprocessing.to_json()
-    common = [FORMAT, engine, precision]
+    common = [FORMAT, engine, numerics]
     found = {}
     if bundle.model.image_encoder is not None:
         shape = [config[name] for name in ("resnet_strides", "image_layers", "px", "grid")]

@@ -174,7 +174,7 @@ class ModelInfo:
     Args:
         fingerprint: SHA-256 hex of the bundle's SHA256SUMS.
         engine: for example "eager-cpu".
-        precision: "fp32" or "bf16".
+        precision: "fp32", "bf16" or "int8".
         created_ms: creation time of the bundle, ms since 1970; the default generation of its results.
     """
 

@@ -18,7 +18,7 @@ shows a diff), dead_letter (dead_letter_text makes strangers' text safe to print
 categorize (tables in bulk).
 Measuring it: bench, with its parts in benchmarks.
 Making models: data (checks them), train, compare, evaluate (both say through test_looks when they see the test part),
-bundle.
+bundle (calibrate: its encoders in int8).
 """
 
 from mmcat.cli.root import main

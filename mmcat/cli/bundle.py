@@ -1,4 +1,4 @@
-"""`mmcat bundle`: what a bundle says of itself, whether it is whole, and how two of them differ."""
+"""`mmcat bundle`: what a bundle says of itself, whether it is whole, how two of them differ; and int8 for one."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -7,24 +7,27 @@ from typing import Annotated, Any
 
 import typer
 
+from mmcat.cli.calibrate import calibrate
 from mmcat.cli.texts import new_app, print_json
 
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A bundle, as training wrote it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 
 app = new_app()
+app.command()(calibrate)
 COMPARED = ("model", "preprocessing", "calibration", "split_fingerprint", "data_note", "label_note")
 
 
 @app.callback()
 def bundle() -> None:
-    """What a bundle says of itself, whether it is whole, and how two of them differ.
+    """What a bundle says of itself, whether it is whole, how two of them differ; and int8 for one.
 
     \b
     Examples:
       mmcat bundle show bundles/cross
       mmcat bundle verify bundles/cross
       mmcat bundle diff bundles-may/cross bundles-june/cross
+      mmcat bundle calibrate bundles/cross listings/
     """
 
 
@@ -63,9 +66,13 @@ def verify(folder: Folder) -> None:
       mmcat bundle verify bundles/cross
     """
     from mmcat.bundle import load
+    from mmcat.engines.int8 import FILE, Quantized
 
     loaded = load(folder)
     print(f"{folder} is whole: {loaded.name}, {len(loaded.taxonomy)} paths, fingerprint {loaded.fingerprint}")
+    if (folder / FILE).exists():
+        quantized = Quantized.read(folder / FILE, loaded.fingerprint)
+        print(f"{FILE} is of this bundle: {', '.join(quantized.graphs)}, {quantized.sample}")
 
 
 @app.command()

@@ -38,8 +38,11 @@ def predict(
     explain: Annotated[bool, typer.Option("--explain", help="Say what the answer rests on, and what stands.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout; JSON lines for a table.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    engine: Annotated[str, typer.Option(help="eager, cpu, or auto; the last two make graphs first, once.")] = "eager",
-    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16: model.precision.")] = "auto",
+    engine: Annotated[
+        str | None,
+        typer.Option(help="eager (default; in int8 cpu), cpu, or auto; the last two make graphs first, once."),
+    ] = None,
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or int8: model.precision.")] = "auto",
     allow: Annotated[list[str] | None, typer.Option(help="Private host or range that may be asked for photos.")] = None,
     title_column: Annotated[str, typer.Option(help="Column of a table that holds the titles.")] = "title",
     photos: Annotated[Path | None, typer.Option(help="Folder or zip with PRODUCT_ID.jpg for a table.")] = None,
@@ -80,12 +83,17 @@ def predict(
     _draw(result, listing, shown)
 
 
-def _load(bundle: Path | None, device: str, engine: str, precision: str, explain: bool) -> "Categorizer":
+def _load(bundle: Path | None, device: str, engine: str | None, precision: str, explain: bool) -> "Categorizer":
     from mmcat.categorizer import Categorizer
     from mmcat.cli.bundles import ENGINES, find_bundle, home
 
     return Categorizer.load(
-        find_bundle(bundle), device=device, engine=engine, precision=precision, evidence=explain, cache=home() / ENGINES
+        find_bundle(bundle),
+        device=device,
+        engine=engine or ("cpu" if precision == "int8" else "eager"),
+        precision=precision,
+        evidence=explain,
+        cache=home() / ENGINES,
     )
 
 

@@ -6,9 +6,10 @@ machine ask its own network. After this: `predict`, which has the model answer.
 
 import asyncio
 import csv
+import random
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
     from consumer.fetch import Fetched
     from consumer.fetch.addresses import AddressPolicy
 
-__all__ = ["address_policy", "fetch_photos", "is_address", "read_one", "read_table"]
+__all__ = ["address_policy", "fetch_photos", "is_address", "read_one", "read_sample", "read_table"]
 
 FETCH_DEADLINE_S = 15.0
 """A person waits for one photo; the service gives it 3 s."""
+_FETCHED = 64  # photos at addresses that are asked for together
 FILE_SUFFIXES = frozenset({".tsv", ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"})
 URL_COLUMN = "image_url"
 Taken = TypeVar("Taken")
@@ -113,6 +115,7 @@ def read_table(
     policy: "AddressPolicy",
     size: int,
     prepare: Callable[[Listing], Prepared],
+    chosen: Collection[int] | None = None,
 ) -> Iterator[list[Prepared]]:
     """Read a table of listings in chunks, so that a million rows are never held, nor their photos once decoded.
 
@@ -122,19 +125,46 @@ def read_table(
         photos: folder or zip with `<product_id>.jpg`; None takes `photos.zip` or `photos/` beside the table, if any.
         size: listings per chunk.
         prepare: the model's CPU part; called as soon as a listing's photo is there, in any thread.
+        chosen: row numbers, from 1; None: all.
     """
     find = _photo_finder(photos or _photos_beside(path))
+    numbered = (one for one in _rows(path, title_column) if chosen is None or one[0] in chosen)
+    while chunk := list(islice(numbered, size)):
+        listings = [
+            Listing(row.get("product_id") or str(number), title=row[title_column] or "") for number, row in chunk
+        ]
+        urls = [row.get(URL_COLUMN) or "" for _, row in chunk]
+        yield _prepared(listings, urls, find, policy, prepare)
+
+
+def read_sample(
+    path: Path,
+    title_column: str,
+    photos: Path | None,
+    policy: "AddressPolicy",
+    count: int,
+    prepare: Callable[[Listing], Prepared],
+) -> list[Prepared]:
+    """Read so many listings from all over a table, in any order and the same each time; all where it has fewer.
+
+    Args:
+        path, title_column, photos, prepare: as in `read_table`.
+    """
+    rows = sum(1 for _ in _rows(path, title_column))
+    chosen = set(random.Random(0).sample(range(1, rows + 1), min(count, rows)))
+    chunks = read_table(path, title_column, photos, policy, _FETCHED, prepare, chosen)
+    sample = [one for chunk in chunks for one in chunk]
+    random.Random(0).shuffle(sample)
+    return sample
+
+
+def _rows(path: Path, title_column: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows of a table by their numbers, from 1."""
     with path.open(encoding="utf-8", newline="") as lines:
         rows = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
         if title_column not in (rows.fieldnames or ()):
             raise CommandError(f"{path} has no column {title_column!r}; name the one that holds titles: --title-column")
-        numbered = enumerate(rows, start=1)
-        while chunk := list(islice(numbered, size)):
-            listings = [
-                Listing(row.get("product_id") or str(number), title=row[title_column] or "") for number, row in chunk
-            ]
-            urls = [row.get(URL_COLUMN) or "" for _, row in chunk]
-            yield _prepared(listings, urls, find, policy, prepare)
+        yield from enumerate(rows, start=1)
 
 
 def _prepared(

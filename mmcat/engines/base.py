@@ -105,7 +105,11 @@ class Engine(Protocol):
 
     @property
     def precision(self) -> str:
-        """ "fp32" or "bf16"."""
+        """ "fp32", "bf16" or "int8"."""
+
+    @property
+    def numerics(self) -> str:
+        """What an encoder's vectors depend on besides its weights: the precision, and in int8 which graphs."""
 
     def encode(self, batch: Batch) -> Encoded:
         """Blocks until titles and photos are encoded; a row depends on nothing but its own title or photo."""

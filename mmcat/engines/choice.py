@@ -1,80 +1,36 @@
 """Which engine runs a bundle: the fastest that answers as eager PyTorch in float32 does, or the one that was asked for.
 
-    engine "auto", on a CPU ─> graphs made or found ─> bf16, then fp32: beside eager on one calibration set ─> verdict
+    engine "auto", on a CPU ─> graphs made or found ─> int8, bf16, fp32: each beside eager on some listings ─> verdicts
 
-The first that keeps its promise and is faster is taken, in the order of their speed. Verdicts are kept beside the
-graphs, for this bundle, version, precision, kind of CPU and number of threads. The calibration set is drawn, because a
-bundle holds no listings: titles of the taxonomy's own names, photos of soft colours with noise, and listings that lack
-either. A model is less sure of them than of real listings, so rounding turns a path sooner here than there, and bf16
-that keeps its promise on real listings may fail here: then it runs where it is asked for.
+Of those that keep their promise and are faster than eager the fastest is taken. Verdicts are kept beside the graphs,
+for this bundle, version, precision, calibration, kind of CPU and number of threads, so that a later start makes the
+chosen engine alone.
 
-After cpu.py and eager.py; before categorizer.py.
+After agreement.py, cpu.py and eager.py; before categorizer.py.
 """
 
 import hashlib
 import json
 import platform
-import statistics
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from mmcat.bundle import LoadedBundle
 from mmcat.engines import graphs
-from mmcat.engines.base import Batch, Engine, logits
+from mmcat.engines.agreement import PROMISES, Verdict, answered, drawn_batches, judge
+from mmcat.engines.base import Engine
 from mmcat.engines.cpu import CpuEngine
 from mmcat.engines.eager import EagerEngine
+from mmcat.engines.int8 import FILE, Quantized, Sample
 from mmcat.errors import ModelError
 from mmcat.paths import PathIndex
 
 ENGINES = ("auto", "eager", "cpu")
-
-
-@dataclass(frozen=True, slots=True)
-class Promise:
-    """What is promised of an engine, against eager PyTorch in float32.
-
-    Args:
-        same_paths: share of equal paths, at least.
-        probability: how far a probability may be off.
-        batches: drawn, of 16 listings each; of the 256 for bf16 one path may differ, of the 32 for fp32 none.
-    """
-
-    same_paths: float
-    probability: float
-    batches: int
-
-
-PROMISES = {"fp32": Promise(0.999, 1e-3, batches=2), "bf16": Promise(0.995, 0.1, batches=16)}
-_LISTINGS, _ROUNDS, _TIMED = 16, 4, 2  # of a batch; rounds of both engines in turns; batches that are timed
 _MARGIN = 1.05  # an engine that is not even so much faster is not worth another
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """How the CPU engine did against eager.
-
-    Args:
-        same_paths: share of equal answers.
-        probability: largest difference of an answer's probability, before calibration.
-        faster: eager's time over the engine's.
-    """
-
-    same_paths: float
-    probability: float
-    faster: float
-
-    def keeps(self, promise: Promise) -> bool:
-        return self.same_paths >= promise.same_paths and self.probability <= promise.probability
-
-    def __str__(self) -> str:
-        return (
-            f"{self.faster:.2f} times the speed of eager, {self.same_paths:.1%} of paths equal on a calibration set,"
-            f" probabilities within {self.probability:.0e}"
-        )
 
 
 def choose(
@@ -91,6 +47,7 @@ def choose(
     Args:
         precision: "auto" with engine "auto": whatever keeps its promise; with engine "cpu", which nobody judges: fp32.
             "bf16" with engine "auto": the faster of both engines in it, whose paths are not held to those of fp32.
+            "int8": the CPU engine, which alone has it, likewise.
         threads: of the CPU; None: as many as PyTorch would take.
         cache: where graphs and verdicts of all bundles are kept. Without it "auto" is eager: making graphs for one
             use would cost more than it brings.
@@ -100,27 +57,55 @@ def choose(
     """
     if engine not in ENGINES:
         raise ModelError(f"engine {engine!r} is unknown: use {', '.join(ENGINES)}")
+    if precision == "int8":
+        if engine == "eager":
+            raise ModelError("engine eager has no int8: use engine cpu or auto")
+        engine = "cpu"
     if engine == "eager":
         return _eager(loaded, device, precision), "asked for"
     why_not = _why_not(device, precision, automatic=engine == "auto")
     if engine == "cpu":
         if why_not is not None:
             raise ModelError(f"engine cpu cannot be used: {why_not}")
-        return _cpu(loaded, "fp32" if precision == "auto" else precision, threads, cache), "asked for"
+        return _asked_for(loaded, "fp32" if precision == "auto" else precision, threads, cache), "asked for"
     if why_not is None and cache is None:
         why_not = "no folder is given where other engines could keep their graphs"
     if why_not is not None or cache is None:
         return _eager(loaded, device, precision), str(why_not)
-    return _fastest(loaded, precision, threads, cache)
+    return _Candidates(loaded, threads, cache).fastest(precision)
+
+
+def read_quantized(loaded: LoadedBundle) -> Quantized:
+    """What `mmcat bundle calibrate` put into the bundle's folder.
+
+    Raises:
+        ModelError: nothing, or nothing that can be used.
+    """
+    if loaded.folder is None:
+        raise ModelError(f"a bundle without a folder has no {FILE}")
+    return Quantized.read(loaded.folder / FILE, loaded.fingerprint)
 
 
 def _eager(loaded: LoadedBundle, device: str, precision: str) -> EagerEngine:
     return EagerEngine(loaded.model, loaded.preprocessing, device, precision)
 
 
-def _cpu(loaded: LoadedBundle, precision: str, threads: int | None, cache: Path | None) -> CpuEngine:
-    own = None if cache is None else _own(loaded, cache)
-    return CpuEngine.load(loaded.model, loaded.preprocessing, threads or torch.get_num_threads(), own, precision)
+def _asked_for(loaded: LoadedBundle, precision: str, threads: int | None, cache: Path | None) -> CpuEngine:
+    quantized = read_quantized(loaded) if precision == "int8" else None
+    return _cpu(loaded, precision, threads, cache, quantized)
+
+
+def _cpu(
+    loaded: LoadedBundle, precision: str, threads: int | None, cache: Path | None, quantized: Quantized | None
+) -> CpuEngine:
+    return CpuEngine.load(
+        loaded.model,
+        loaded.preprocessing,
+        threads or torch.get_num_threads(),
+        None if cache is None else _own(loaded, cache),
+        precision,
+        quantized if precision == "int8" else None,
+    )
 
 
 def _own(loaded: LoadedBundle, cache: Path) -> Path:
@@ -134,52 +119,95 @@ def _why_not(device: str, precision: str, *, automatic: bool) -> str | None:
     if automatic and device == "auto" and torch.cuda.is_available():
         return "there is a CUDA device"
     if precision not in ("auto", *PROMISES):
-        return f"precision is {precision}, and the CPU engine computes in {' or '.join(PROMISES)}"
+        return f"precision is {precision}, and the CPU engine computes in {', '.join(PROMISES)}"
     if (lacks := graphs.missing()) is not None:
         return lacks
-    if precision == "bf16" and not graphs.has_bf16():
-        return "precision is bf16, and this CPU has no bf16"
+    if not _has(precision):
+        return f"precision is {precision}, and this CPU has no {precision}"
     return None
 
 
-def _fastest(loaded: LoadedBundle, precision: str, threads: int | None, cache: Path) -> tuple[Engine, str]:
-    """The CPU engine in the fastest precision that agrees; eager where there is none, or it cannot be made."""
-    eager, reasons = _eager(loaded, "cpu", "fp32"), []
-    try:
-        for one in _precisions(precision):
-            cpu = _cpu(loaded, one, threads, cache)
-            verdict = _judged(loaded, eager, cpu, _own(loaded, cache), threads)
-            if not verdict.keeps(PROMISES[one]) and precision != "bf16":  # who asks for bf16 asks for its rounding
-                reasons.append(f"the CPU engine in {one} does not agree: {verdict}")
-            elif verdict.faster < _MARGIN:
-                reasons.append(f"the CPU engine in {one} is no faster: {verdict}")
-            else:
-                return cpu, "; ".join([*reasons, f"{one}: {verdict}"])
-    except (ModelError, OSError) as error:
-        reasons.append(f"the CPU engine could not be made: {error}")
-    return _eager(loaded, "cpu", precision), "; ".join(reasons)
+def _has(precision: str) -> bool:
+    """Whether this CPU computes in it."""
+    return {"bf16": graphs.has_bf16, "int8": graphs.has_int8}.get(precision, lambda: True)()
 
 
-def _precisions(wish: str) -> list[str]:
-    """Those to be tried, fastest first."""
-    if wish != "auto":
-        return [wish]
-    return ["bf16", "fp32"] if graphs.has_bf16() else ["fp32"]
+class _Candidates:
+    """The engines that "auto" compares. None is made before it is needed: verdicts may be kept.
 
+    Args:
+        threads, cache: as in `choose`.
+    """
 
-def _judged(loaded: LoadedBundle, eager: Engine, cpu: Engine, own: Path, threads: int | None) -> Verdict:
-    facts = (platform.machine(), platform.processor(), _cpu_model(), threads or torch.get_num_threads())
-    name = f"verdict-{cpu.precision}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:12]}.json"
-    kept = own / name
-    try:
-        return Verdict(**json.loads(kept.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        batches = drawn_batches(loaded, PROMISES[cpu.precision].batches)
-        verdict = judge(eager, cpu, batches, PathIndex(loaded.taxonomy))
-    beside = kept.with_suffix(f".{time.time_ns()}")
-    beside.write_text(json.dumps(asdict(verdict)) + "\n", encoding="utf-8")
-    beside.replace(kept)
-    return verdict
+    def __init__(self, loaded: LoadedBundle, threads: int | None, cache: Path) -> None:
+        self._loaded, self._threads, self._cache = loaded, threads, cache
+        self._index = PathIndex(loaded.taxonomy)
+        self._reasons: list[str] = []
+        self._quantized = self._read()
+
+    def fastest(self, precision: str) -> tuple[Engine, str]:
+        """The fastest that agrees, and why; eager where there is none, or it cannot be made."""
+        wanted = [one for one in ("int8", "bf16", "fp32") if _has(one)] if precision == "auto" else [precision]
+        if self._quantized is None and "int8" in wanted:
+            wanted.remove("int8")
+        try:
+            verdicts = {one: self._verdict(one) for one in wanted}
+            # Who asks for bf16 asks for its rounding.
+            agree = [one for one in wanted if precision != "auto" or verdicts[one].keeps(PROMISES[one])]
+            best = max(agree, key=lambda one: verdicts[one].faster, default=None)
+            if best is not None and verdicts[best].faster >= _MARGIN:
+                self._reasons[:0] = [f"{best}: {verdicts.pop(best)}"]
+                self._tell(verdicts, agree, "slower")
+                return self._cpu(best), "; ".join(self._reasons)
+            self._tell(verdicts, agree, "no faster")
+        except ModelError as error:
+            self._reasons.append(f"the CPU engine could not be made: {error}")
+        return _eager(self._loaded, "cpu", precision), "; ".join(self._reasons)
+
+    def _tell(self, verdicts: dict[str, Verdict], agree: list[str], else_: str) -> None:
+        for one, verdict in verdicts.items():
+            word = else_ if one in agree else "not in agreement"
+            self._reasons.append(f"the CPU engine in {one} is {word}: {verdict}")
+
+    def _read(self) -> Quantized | None:
+        """The int8 file of the bundle; what is wrong with one that is there is a reason not to take it."""
+        if self._loaded.folder is None or not (self._loaded.folder / FILE).exists():
+            return None
+        try:
+            return read_quantized(self._loaded)
+        except ModelError as error:
+            self._reasons.append(f"int8 is left out: {error}")
+            return None
+
+    def _cpu(self, precision: str) -> CpuEngine:
+        return _cpu(self._loaded, precision, self._threads, self._cache, self._quantized)
+
+    def _verdict(self, precision: str) -> Verdict:
+        """The one that is kept, else by judging; blocks for as long as that takes."""
+        digest = None if self._quantized is None else self._quantized.digest
+        threads = self._threads or torch.get_num_threads()
+        facts = (platform.machine(), platform.processor(), _cpu_model(), threads, digest)
+        name = f"verdict-{precision}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:12]}.json"
+        kept = _own(self._loaded, self._cache) / name
+        try:
+            return Verdict(**json.loads(kept.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            cpu = self._cpu(precision)
+            verdict = judge(self._eager, cpu, self._sample(PROMISES[precision].drawn), self._index)
+        beside = kept.with_suffix(f".{time.time_ns()}")
+        beside.write_text(json.dumps(asdict(verdict)) + "\n", encoding="utf-8")
+        beside.replace(kept)
+        return verdict
+
+    @cached_property
+    def _eager(self) -> EagerEngine:
+        return _eager(self._loaded, "cpu", "fp32")
+
+    def _sample(self, drawn: int) -> Sample:
+        """Real listings where the bundle was calibrated on some, else so many drawn batches."""
+        if self._quantized is not None:
+            return self._quantized.sample
+        return answered(self._eager, drawn_batches(self._loaded, drawn), self._index, "drawn")
 
 
 def _cpu_model() -> str:
@@ -188,43 +216,3 @@ def _cpu_model() -> str:
     except OSError:
         return ""
     return "".join(sorted({line for line in lines if line.startswith(("model", "flags", "Features"))}))
-
-
-def judge(eager: Engine, other: Engine, batches: list[Batch], index: PathIndex) -> Verdict:
-    """Runs both engines on the same batches in turns: all once, to compare and to warm up, then some to time them."""
-    same, off, ratios = [], 0.0, []
-    for round_ in range(_ROUNDS):
-        for batch in batches[: _TIMED if round_ else None]:
-            started = time.perf_counter()
-            expected = logits(eager, batch)
-            between = time.perf_counter()
-            found = logits(other, batch)
-            ended = time.perf_counter()
-            if round_:
-                ratios.append((between - started) / (ended - between))
-                continue
-            theirs, ours = index.decode(index.scores(expected)), index.decode(index.scores(found))
-            same.append(theirs.rows[:, 0] == ours.rows[:, 0])
-            off = max(off, float(np.abs(theirs.probabilities - ours.probabilities).max()))
-    return Verdict(float(np.concatenate(same).mean()), off, statistics.median(ratios))
-
-
-def drawn_batches(loaded: LoadedBundle, count: int) -> list[Batch]:
-    """The calibration set; the same for the same bundle."""
-    dice = np.random.default_rng(int(loaded.fingerprint[:8], 16))
-    names = sorted({node.name for path in loaded.taxonomy.paths for node in path})
-    return [_drawn(loaded, names, dice) for _ in range(count)]
-
-
-def _drawn(loaded: LoadedBundle, names: list[str], dice: np.random.Generator) -> Batch:
-    config, px = loaded.model.config, loaded.preprocessing.px
-    titles = [" ".join(dice.choice(names, dice.integers(1, 7))) for _ in range(_LISTINGS)]
-    has_text = (np.arange(_LISTINGS) % 4 != 1) & config.reads_text
-    has_image = (np.arange(_LISTINGS) % 4 != 2) & config.reads_image
-    soft = (
-        dice.integers(0, 256, (int(has_image.sum()), 4, 4, 3)).repeat(-(-px // 4), axis=1).repeat(-(-px // 4), axis=2)
-    )
-    noisy = soft[:, :px, :px] + dice.normal(0, 20, (len(soft), px, px, 3))
-    ids, mask = loaded.tokenizer.encode(titles) if loaded.tokenizer is not None else (None, None)
-    pixels = np.clip(noisy, 0, 255).astype(np.uint8) if config.reads_image else None
-    return Batch.of(ids, mask, pixels, has_text, has_image)

@@ -1,10 +1,11 @@
 """The whole model on the CPU without PyTorch's overhead: three ONNX graphs, one after the other on all threads.
 
-In float32 with eager PyTorch's answers and quicker than it, in bf16, where the CPU has it, several times as quick
-(docs/decisions/0016-cpu-engine.md). Titles run in the order of their length, each run no longer than its longest, but
-for rounding: the first run of a shape takes a few hundredths of a second more, so there are not many shapes.
+In float32 with eager PyTorch's answers and quicker than it; several times as quick in bf16, where the CPU has it, and
+in int8, where the bundle was calibrated (docs/decisions/0016-cpu-engine.md). Titles run in the order of their length,
+each run no longer than its longest, but for rounding: the first run of a shape takes a few hundredths of a second more,
+so there are not many shapes.
 
-After graphs.py; before choice.py.
+After graphs.py and int8.py; before choice.py.
 """
 
 import tempfile
@@ -17,6 +18,7 @@ import numpy.typing as npt
 
 from mmcat.engines.base import WHOLE, Batch, Encoded, Vectors, padded, text_mask
 from mmcat.engines.graphs import Array, Graph, cut, export, parts
+from mmcat.engines.int8 import Quantized
 from mmcat.errors import ModelError
 from mmcat.family import ModelConfig
 from mmcat.model import CategoryModel
@@ -32,7 +34,8 @@ class CpuEngine:
     Args:
         folder: where `made` has put the graphs; not read after this.
         threads: of every run.
-        precision: of the encoders, "fp32" or "bf16"; the fusion computes in fp32, as it does in eager.py.
+        precision: of the encoders, "fp32", "bf16" or "int8"; the fusion computes in fp32, as it does in eager.py.
+        quantized: the encoders in int8, where that is the precision.
 
     Raises:
         ModelError: a graph cannot be run.
@@ -40,11 +43,21 @@ class CpuEngine:
 
     name = "openvino-cpu"
 
-    def __init__(self, folder: Path, config: ModelConfig, threads: int, precision: str = "fp32") -> None:
-        self._config, self.precision = config, precision
+    def __init__(
+        self,
+        folder: Path,
+        config: ModelConfig,
+        threads: int,
+        precision: str = "fp32",
+        quantized: Quantized | None = None,
+    ) -> None:
+        self._config, self.precision, self.numerics = config, precision, precision
+        sources: dict[str, Path | tuple[bytes, bytes]] = {file.stem: file for file in sorted(folder.glob("*.onnx"))}
+        if quantized is not None:
+            self.numerics = f"{precision} {quantized.digest}"
+            sources |= quantized.graphs
         self._graphs = {
-            file.stem: Graph(file, "fp32" if file.stem == "fusion" else precision, threads)
-            for file in sorted(folder.glob("*.onnx"))
+            name: Graph(source, "fp32" if name == "fusion" else precision, threads) for name, source in sources.items()
         }
 
     @classmethod
@@ -55,6 +68,7 @@ class CpuEngine:
         threads: int,
         cache: Path | None = None,
         precision: str = "fp32",
+        quantized: Quantized | None = None,
     ) -> "CpuEngine":
         """Makes the graphs of a model, or finds them; blocks for ten seconds or two.
 
@@ -65,10 +79,10 @@ class CpuEngine:
             ModelError: the model cannot be exported, or the folder cannot be written.
         """
         if cache is not None:
-            return cls(_kept(cache, model, preprocessing), model.config, threads, precision)
+            return cls(_kept(cache, model, preprocessing), model.config, threads, precision, quantized)
         with tempfile.TemporaryDirectory(prefix="mmcat-engine-") as folder:
             _make(Path(folder), model, preprocessing)
-            return cls(Path(folder), model.config, threads, precision)
+            return cls(Path(folder), model.config, threads, precision, quantized)
 
     def encode(self, batch: Batch) -> Encoded:
         """See `Engine.encode`."""

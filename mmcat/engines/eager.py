@@ -42,7 +42,7 @@ class EagerEngine:
         bf16 = _wants_bf16(self._device, precision)
         self._dtype = torch.bfloat16 if bf16 else torch.float32
         self.name = f"eager-{self._device.type}"
-        self.precision = "bf16" if bf16 else "fp32"
+        self.precision = self.numerics = "bf16" if bf16 else "fp32"
         self._model = model.eval().requires_grad_(False).to(self._device)
         if model.text_encoder is not None:
             model.text_encoder.to(self._dtype)

@@ -33,7 +33,7 @@ Array = npt.NDArray[Any]
 Axes = Mapping[str, Mapping[int, str]]
 FORMAT = 1  # change it where the graphs change: kept ones are made anew
 _OPSET = 17
-_HINTS = {"fp32": "f32", "bf16": "bf16"}  # what OpenVINO calls them; of itself it takes bf16 wherever there is bf16
+_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # what OpenVINO calls them; an int8 graph's rest is float32
 
 
 def missing() -> str | None:
@@ -49,11 +49,16 @@ def version() -> str:
 
 def has_bf16() -> bool:
     """Whether this CPU computes in bf16 (AVX512_BF16 or AMX): elsewhere bf16 would cost answers and bring nothing."""
-    return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def has_int8() -> bool:
+    """Whether OpenVINO computes in int8 on this CPU."""
+    return "INT8" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 @cache
-def _core() -> Any:
+def core() -> Any:
     """OpenVINO, without the package through which it would report its use to its makers when it is imported."""
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: an import of it fails
     import openvino
@@ -163,15 +168,15 @@ class Graph:
     """One exported part, in memory. One thread at a time runs it.
 
     Args:
-        path: of the file; may be removed afterwards.
-        precision: "fp32" or "bf16"; inputs and outputs are float32 in both.
+        source: the file, which may be removed afterwards; or, in int8, OpenVINO's XML and weights.
+        precision: "fp32", "bf16" or "int8"; inputs and outputs are float32 in all.
         threads: of one run.
 
     Raises:
         ModelError: the file is not a graph that OpenVINO can run.
     """
 
-    def __init__(self, path: Path, precision: str, threads: int) -> None:
+    def __init__(self, source: Path | tuple[bytes, bytes], precision: str, threads: int) -> None:
         options = {
             "INFERENCE_PRECISION_HINT": _HINTS[precision],
             "INFERENCE_NUM_THREADS": threads,
@@ -179,10 +184,12 @@ class Graph:
             "ENABLE_CPU_PINNING": False,  # the cores are also those of the threads that fetch and decode
         }
         try:
-            compiled = _core().compile_model(str(path), "CPU", options)
+            model = str(source) if isinstance(source, Path) else core().read_model(*source)
+            compiled = core().compile_model(model, "CPU", options)
         except RuntimeError as error:
             reason = " ".join(str(error).split())
-            raise ModelError(f"{path} cannot be run ({reason}): remove it, and it is made again") from error
+            name = source if isinstance(source, Path) else "an int8 graph"
+            raise ModelError(f"{name} cannot be run ({reason}): remove it, and it is made again") from error
         self._inputs = [one.node.friendly_name for one in compiled.inputs]  # tensors have aliases
         self._request = compiled.create_infer_request()
 

@@ -4,9 +4,11 @@
 
 The model has the research code's shape: ResNet50 at 224 px, BERT-base, 30 tokens, 6 blocks, heads 57 / 552 / 3,190 /
 404; weights are random, every listing has a title and a photo, decoded and tokenized already. `fp32` and, where the
-CPU has it, `bf16` are mmcat.engines.cpu; `eager` is mmcat.engines.eager (channels-last, float32) at batches of 4, 8, 16
-and 32, of which the quickest in a first look is the peer; `default` is PyTorch as it comes: default layout, batches of
-32. All take turns; ratios are medians over pairs with a 95 % bootstrap interval. `--small` is for seeing that it runs.
+CPU has it, `bf16` are mmcat.engines.cpu, and so is `int8`, where the extra `calibrate` is installed: calibrated on
+random listings, so it says how fast int8 is and nothing of its answers. `eager` is mmcat.engines.eager (channels-last,
+float32) at batches of 4, 8, 16 and 32, of which the quickest in a first look is the peer; `default` is PyTorch as it
+comes: default layout, batches of 32. All take turns; ratios are medians over pairs with a 95 % bootstrap interval.
+`--small` is for seeing that it runs.
 """
 
 import argparse
@@ -21,10 +23,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmcat.engines import graphs
+from mmcat.engines import graphs, quantize
 from mmcat.engines.base import Batch, Engine, logits
 from mmcat.engines.cpu import CpuEngine
 from mmcat.engines.eager import EagerEngine
+from mmcat.engines.int8 import Quantized, Sample
 from mmcat.family import ModelConfig
 from mmcat.model import CategoryModel
 from mmcat.preparation import Preprocessing
@@ -37,6 +40,7 @@ BERT: dict[str, Any] = {
 }  # fmt: skip
 SMALL_BERT = BERT | {"vocab_size": 500, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 LOOKS = 2  # of each batch size, to find eager's best
+CALIBRATED = 8  # random listings: the ranges that they give are as good as any
 
 
 def main() -> None:
@@ -70,8 +74,8 @@ def measure(listings: int, tokens: int, pairs: int, small: bool) -> dict[str, An
     config = ModelConfig((57, 552, 3_190, 404), text_encoder=bert, text_pooling="cls", px=px)
     model = CategoryModel(config).eval().requires_grad_(False)
     preprocessing = Preprocessing(px=px, max_tokens=tokens)
-    engines, start_s = _engines(model, preprocessing)
     batch = _batch(config, listings, tokens, bert["vocab_size"])
+    engines, start_s = _engines(model, preprocessing, _batch(config, CALIBRATED, tokens, bert["vocab_size"], seed=1))
     default = _default(CategoryModel(config).eval().requires_grad_(False), preprocessing, batch)
     channels_last = EagerEngine(model, preprocessing, "cpu", "fp32")
     eager = {f"eager, batch {size}": _chunks(channels_last, batch, size) for size in BATCHES}
@@ -96,21 +100,42 @@ def measure(listings: int, tokens: int, pairs: int, small: bool) -> dict[str, An
     }
 
 
-def _engines(model: CategoryModel, preprocessing: Preprocessing) -> tuple[dict[str, CpuEngine], dict[str, float]]:
-    """By precision, and the seconds until each was there: the first makes the graphs, the second finds them."""
+def _engines(
+    model: CategoryModel, preprocessing: Preprocessing, calibrated: Batch
+) -> tuple[dict[str, CpuEngine], dict[str, float]]:
+    """By precision, and the seconds until each was there: the first makes the graphs, the others find them."""
     engines, start_s = {}, {}
+    quantized = None if quantize.missing() else _quantized(model, preprocessing, calibrated)
+    there = {"fp32": True, "bf16": graphs.has_bf16(), "int8": quantized is not None}
     with tempfile.TemporaryDirectory(prefix="mmcat-benchmark-") as cache:
-        for precision in ("fp32", "bf16") if graphs.has_bf16() else ("fp32",):
+        for precision in (one for one, can in there.items() if can):
             started = time.perf_counter()
             engines[precision] = CpuEngine.load(
-                model, preprocessing, torch.get_num_threads(), Path(cache) / "engine", precision
+                model,
+                preprocessing,
+                torch.get_num_threads(),
+                Path(cache) / "engine",
+                precision,
+                quantized if precision == "int8" else None,
             )
             start_s[precision] = time.perf_counter() - started
     return engines, start_s
 
 
-def _batch(config: ModelConfig, listings: int, tokens: int, vocabulary: int) -> Batch:
-    dice, there = np.random.default_rng(0), np.ones(listings, np.bool_)
+def _quantized(model: CategoryModel, preprocessing: Preprocessing, batch: Batch) -> Quantized:
+    assert batch.ids is not None
+    assert batch.mask is not None
+    assert batch.pixels is not None
+    inputs = {
+        "text": [{"ids_KT": ids[None], "mask_KT": mask[None]} for ids, mask in zip(batch.ids, batch.mask, strict=True)],
+        "image": [{"pixels_KXXC": pixels[None]} for pixels in batch.pixels],
+    }
+    nothing = Sample("real", (), np.zeros(0, np.int64), np.zeros(0, np.float32))
+    return Quantized(quantize.quantized_parts(model, preprocessing, inputs), nothing, "")
+
+
+def _batch(config: ModelConfig, listings: int, tokens: int, vocabulary: int, seed: int = 0) -> Batch:
+    dice, there = np.random.default_rng(seed), np.ones(listings, np.bool_)
     ids = dice.integers(5, vocabulary, (listings, tokens))
     pixels = dice.integers(0, 256, (listings, config.px, config.px, 3), np.uint8)
     return Batch.of(ids, np.ones_like(ids), pixels, there, there)

@@ -50,6 +50,12 @@ ROWS: Final = {
         ("tests.benchmarks.decode", "--scaled"),
         lambda found: interval(found["ratio"]),
     ),
+    "engine": Row(
+        "the CPU engine in int8, the research code's model at 224 px: ÷ the best eager PyTorch in float32 ≥ 4.5, ÷"
+        " PyTorch as it comes, batches of 32 ≥ 6.5",
+        ("tests.benchmarks.engine",),
+        lambda found: "; ".join(interval(found["engines"]["int8"][one]) for one in ("over_eager", "over_default")),
+    ),
     "latency": Row(
         "registered → in the log at a steady rate, photo host 5 ms: p99 ≤ batch window + 2 × batch + 50 ms = 100 ms",
         ("mmcat.cli", "bench", "latency"),

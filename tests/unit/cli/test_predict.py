@@ -11,7 +11,7 @@ import pytest
 
 from consumer.settings import LimitSettings
 from mmcat.cli import main
-from mmcat.cli.predict_input import address_policy, read_one, read_table
+from mmcat.cli.predict_input import address_policy, read_one, read_sample, read_table
 from mmcat.cli.texts import CommandError
 from tests.support.held_photos import HeldPhotos
 from tests.support.stub_model import StubModel
@@ -197,3 +197,16 @@ def test_without_a_bundle_the_sentence_says_how_to_get_one(
     monkeypatch.delenv("MMCAT_MODEL__BUNDLE", raising=False)
     assert main(["predict", "boots"]) == 1
     assert "mmcat demo" in capsys.readouterr().err
+
+
+def test_a_sample_is_from_all_over_the_table_and_the_same_again(tmp_path: Path) -> None:
+    table = tmp_path / "listings.tsv"
+    table.write_text("title\n" + "".join(f"t{row}\n" for row in range(1, 1001)), encoding="utf-8")
+    first, again = (read_sample(table, "title", None, POLICY, 200, StubModel().prepare) for _ in range(2))
+    assert first == again
+    rows = [int(one.listing_id) for one in first]
+    assert len(set(rows)) == 200
+    assert all(one.text == f"t{one.listing_id}" for one in first)
+    for part in (rows[:100], rows[100:]):  # what is calibrated on and what judges
+        assert min(part) < 100 < 900 < max(part)
+    assert len(read_sample(table, "title", None, POLICY, 5000, StubModel().prepare)) == 1000

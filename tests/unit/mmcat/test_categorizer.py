@@ -201,7 +201,7 @@ def test_thresholds_and_temperatures_of_the_modality_decide(categorizer: Categor
 class _Broken:
     """An engine that answers with what it was told to."""
 
-    name, precision = "broken", "fp32"
+    name, precision, numerics = "broken", "fp32", "fp32"
 
     def __init__(self, answer: list[npt.NDArray[np.float32]]) -> None:
         self._logits = answer

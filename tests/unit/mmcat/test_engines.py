@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 from mmcat import bundle
 from mmcat.categorizer import Categorizer
 from mmcat.engines import choice, graphs
+from mmcat.engines.agreement import PROMISES, Verdict, answered, drawn_batches, judge
 from mmcat.engines.base import WHOLE, Batch, Encoded, Engine, logits
-from mmcat.engines.choice import PROMISES, Verdict, choose, drawn_batches, judge
+from mmcat.engines.choice import choose
 from mmcat.engines.cpu import CpuEngine
 from mmcat.engines.eager import EagerEngine
+from mmcat.engines.int8 import Sample
 from mmcat.errors import ModelError
 from mmcat.evidence import COALITIONS
 from mmcat.paths import PathIndex
@@ -170,36 +172,44 @@ def test_a_folder_that_cannot_be_written_is_named(text_bundle: Path, tmp_path: P
 # ── "auto" ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-GOOD, SLOW, OFF = Verdict(1.0, 1e-6, 1.9), Verdict(1.0, 1e-6, 0.9), Verdict(0.99, 1e-6, 5.0)
+GOOD = Verdict(1.0, 1e-6, 1.9, "64 drawn listings")
+SLOW, OFF = replace(GOOD, faster=0.9), replace(GOOD, same_paths=0.99, faster=5.0)
 
 
 @pytest.mark.parametrize(
     ("bf16", "fp32", "precision", "reason"),
     [
-        (replace(GOOD, faster=5.0), None, "bf16", "bf16: 5.00 times the speed of eager, 100.0% of paths equal"),
-        (replace(GOOD, same_paths=0.996, probability=0.02), None, "bf16", "bf16: 1.90 times"),
-        (OFF, GOOD, "fp32", "in bf16 does not agree: 5.00 times the speed of eager, 99.0% of paths"),
-        (replace(GOOD, probability=0.2), GOOD, "fp32", "in bf16 does not agree"),
+        (
+            replace(GOOD, faster=5.0),
+            GOOD,
+            "bf16",
+            "bf16: 5.00 times the speed of eager, 100.0% of paths equal on 64 dr",
+        ),
+        (replace(GOOD, faster=5.0), GOOD, "bf16", "; the CPU engine in fp32 is slower: 1.90 times"),
+        (replace(GOOD, same_paths=0.996, probability=0.02), SLOW, "bf16", "bf16: 1.90 times"),
+        (OFF, GOOD, "fp32", "in bf16 is not in agreement: 5.00 times the speed of eager, 99.0% of paths"),
+        (replace(GOOD, probability=0.2), GOOD, "fp32", "in bf16 is not in agreement"),
+        (GOOD, replace(GOOD, faster=2.0), "fp32", "fp32: 2.00 times the speed of eager"),
         (SLOW, SLOW, "eager", "in bf16 is no faster: 0.90 times"),
         (None, GOOD, "fp32", "fp32: 1.90 times the speed of eager, 100.0% of paths equal"),
         (None, SLOW, "eager", "in fp32 is no faster: 0.90 times"),
-        (None, replace(GOOD, same_paths=0.996), "eager", "in fp32 does not agree: 1.90 times"),
-        (None, replace(GOOD, probability=0.01), "eager", "in fp32 does not agree"),
+        (None, replace(GOOD, same_paths=0.996), "eager", "in fp32 is not in agreement: 1.90 times"),
+        (None, replace(GOOD, probability=0.01), "eager", "in fp32 is not in agreement"),
     ],
 )
 def test_auto_takes_the_fastest_that_agrees_and_says_why(
     bf16: Verdict | None,
-    fp32: Verdict | None,
+    fp32: Verdict,
     precision: str,
     reason: str,
     text_bundle: Path,
     cache: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """None: not to be judged, for bf16 because the CPU has none."""
+    """None: not to be judged, because the CPU has none."""
     verdicts = {"bf16": bf16, "fp32": fp32}
     monkeypatch.setattr(graphs, "has_bf16", lambda: bf16 is not None)
-    monkeypatch.setattr(choice, "_judged", lambda _loaded, _eager, cpu, *_: verdicts[cpu.precision])
+    monkeypatch.setattr(choice._Candidates, "_verdict", lambda _, one: verdicts[one])
     categorizer = Categorizer.load(text_bundle, device="cpu", cache=cache)
     found = "eager" if categorizer.info.engine == "eager-cpu" else categorizer.info.precision
     assert found == precision
@@ -211,8 +221,8 @@ def test_auto_judges_once_and_anew_where_its_verdict_is_unreadable(
 ) -> None:
     judged: list[Verdict] = []
 
-    def noted(eager: Engine, other: Engine, batches: list[Batch], index: PathIndex) -> Verdict:
-        judged.append(replace(judge(eager, other, batches, index), faster=1.5))
+    def noted(eager: Engine, other: Engine, sample: Sample, index: PathIndex) -> Verdict:
+        judged.append(replace(judge(eager, other, sample, index), faster=1.5))
         return judged[-1]
 
     monkeypatch.setattr(choice, "judge", noted)
@@ -236,7 +246,7 @@ def test_auto_with_bf16_asked_for_takes_the_faster_engine_in_it(
     verdict: Verdict, engine: str, text_bundle: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(graphs, "has_bf16", lambda: True)
-    monkeypatch.setattr(choice, "_judged", lambda *_: verdict)
+    monkeypatch.setattr(choice._Candidates, "_verdict", lambda *_: verdict)
     found, why = choose(bundle.load(text_bundle), device="cpu", precision="bf16", cache=cache)
     assert (found.name, found.precision) == (engine, "bf16")
     assert str(verdict) in why
@@ -267,9 +277,10 @@ class _Off(EagerEngine):
 def test_an_engine_that_answers_otherwise_is_seen(text_bundle: Path) -> None:
     loaded = bundle.load(text_bundle)
     eager, off = (kind(loaded.model, loaded.preprocessing, "cpu", "fp32") for kind in (EagerEngine, _Off))
-    batches, index = drawn_batches(loaded, 2), PathIndex(loaded.taxonomy)
-    assert judge(eager, eager, batches, index).keeps(PROMISES["fp32"])
-    verdict = judge(eager, off, batches, index)
+    index = PathIndex(loaded.taxonomy)
+    sample = answered(eager, drawn_batches(loaded, 2), index, "drawn")
+    assert judge(eager, eager, sample, index).keeps(PROMISES["fp32"])
+    verdict = judge(eager, off, sample, index)
     assert verdict.same_paths < 0.9
     assert not any(verdict.keeps(promise) for promise in PROMISES.values())
 
@@ -319,7 +330,7 @@ def test_auto_falls_back_to_eager_and_says_why(
     ("options", "why"),
     [
         ({"device": "cuda"}, "device is cuda"),
-        ({"precision": "int4"}, "precision is int4, and the CPU engine computes in fp32 or bf16"),
+        ({"precision": "int4"}, "precision is int4, and the CPU engine computes in fp32, bf16, int8"),
         ({"precision": "bf16"}, "this CPU has no bf16"),
     ],
 )

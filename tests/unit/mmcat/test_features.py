@@ -71,7 +71,12 @@ class Counting:
 
     def __init__(self, engine: EagerEngine | CpuEngine) -> None:
         self._engine = engine
-        self.name, self.precision, self.fuse = engine.name, engine.precision, engine.fuse
+        self.name, self.precision, self.numerics, self.fuse = (
+            engine.name,
+            engine.precision,
+            engine.numerics,
+            engine.fuse,
+        )
         self.encoded: list[tuple[int, int]] = []
 
     def encode(self, batch: Batch) -> Encoded:
