@@ -6,6 +6,7 @@ Only safetensors are read: no pickles, no remote code. After model.py, whose sha
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -35,18 +36,26 @@ def text_config(name: str | Path) -> dict[str, Any]:
 
 
 def load_text_weights(model: CategoryModel, name: str | Path) -> None:
-    """Fills the model's text encoder from a folder or hub name; every weight of the file must fit.
+    """Fills the model's text encoder from a folder or hub name; every weight must be there and fit.
+
+    But for a pooler that the model does not read, which many encoders come without: it is zero then, not random, so
+    that the same encoder has the same fingerprint each time.
 
     Raises:
-        ModelError: no such weights, or weights of another shape.
+        ModelError: no such weights, some are missing, or of another shape.
     """
     from transformers import AutoModel
 
     if model.text_encoder is None:
         raise ModelError("this model has no text encoder to fill")
     try:
-        trunk = AutoModel.from_pretrained(str(name), use_safetensors=True)
-        model.text_encoder.trunk.load_state_dict(trunk.state_dict())
+        trunk, told = AutoModel.from_pretrained(str(name), use_safetensors=True, output_loading_info=True)
+        state = trunk.state_dict()
+        missing = set(told["missing_keys"])
+        unread = {key for key in missing if key.startswith("pooler.") and model.text_encoder.pooling != "pooler"}
+        if lost := sorted(missing - unread):
+            raise ModelError(f"the text encoder at {name} has no weights for {', '.join(lost[:3])}")
+        model.text_encoder.trunk.load_state_dict(state | {key: torch.zeros_like(state[key]) for key in unread})
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(f"no fitting text encoder weights at {name}: {_first_line(error)}") from error
 
