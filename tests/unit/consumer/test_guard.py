@@ -83,6 +83,20 @@ def test_good_probes_let_it_go_and_bad_ones_do_not() -> None:
     assert partition.give("x") == [0.0], "judged anew: one bad record says nothing"
 
 
+def test_outcomes_told_together_count_like_those_told_one_by_one() -> None:
+    partition = Partition()
+    partition.guard.told(ONE, [(offset, offset % 2 == 0) for offset in range(3 * WINDOW)])
+    assert partition.guard.paused == []
+    partition.clock.now = HOLD_S
+    partition.guard.told(ONE, [(100, True)])
+    assert partition.guard.paused == [1]
+    probes = range(200, 200 + PROBES)
+    for offset in probes:
+        assert partition.guard.admit(ONE, offset) == 60 / PROBES
+    partition.guard.told(ONE, [(150, False), *((offset, False) for offset in probes)])
+    assert partition.guard.paused == []
+
+
 def test_what_was_in_flight_when_it_was_paused_says_nothing_of_now() -> None:
     partition = Partition().paused()
     for offset in range(1000, 1000 + 2 * PROBES):
