@@ -50,14 +50,15 @@ def main() -> int:
             failed.append(error.str())
 
     consumer.subscribe([source])
-    commit_at = time.monotonic() + 1.0
+    commit_at, began = time.monotonic() + 1.0, False
     while not stopping:
         for message in consumer.consume(500, 0.02):
+            began = True
             event = Event.model_validate_json(message.value() or b"")
             value, headers = record(event, message)
             producer.produce(target, value, message.key(), headers=headers, on_delivery=delivered)
         producer.poll(0)
-        if time.monotonic() >= commit_at:
+        if began and time.monotonic() >= commit_at:  # before the first record there is nothing to commit
             producer.flush(10)
             consumer.commit(asynchronous=False) if not failed else stopping.append(1)
             commit_at = time.monotonic() + 1.0
