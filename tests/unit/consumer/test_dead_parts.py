@@ -17,6 +17,7 @@ from consumer.view_topic import read_record
 from consumer.view_writer import ViewWriter
 from mmcat.cli.texts import exit_code
 from tests.support.stub_model import StubModel
+from tests.support.waiting import eventually
 
 NOWHERE = {"kafka": {"bootstrap_servers": "127.0.0.1:1"}, "http": {"port": 0}, "retry": {"delays": []}, "shutdown_s": 1}
 
@@ -85,6 +86,7 @@ def test_a_view_writer_whose_callback_failed_says_that_it_died(monkeypatch: pyte
     monkeypatch.setattr(ViewWriter, "_turn", lambda *_: polled(cast(Consumer, Fenced()), 1, 0.1))
     writer = ViewWriter(Settings.model_validate(NOWHERE), Metrics())
     writer.start()
+    eventually(lambda: writer.error is not None, "its thread has died")
     assert writer.stop(60)
     assert isinstance(writer.error, KafkaException)
 
