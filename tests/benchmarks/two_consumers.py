@@ -1,6 +1,6 @@
-"""Two consumers of one group against one, each batch taking 4 ms as on a device of its own.
+"""Two consumers of one group against one, each listing holding a device of their own for 4 ms (device_service.py).
 
-    python -m tests.benchmarks.two_consumers [--events 10000] [--pairs 9] [--json]
+    python -m tests.benchmarks.two_consumers [--events 2000] [--pairs 9] [--json]
 
 Target: at least 1.9 times the events/s.
 """
@@ -14,15 +14,13 @@ from pathlib import Path
 from mmcat.cli.benchmarks.intervals import median, ratio
 from mmcat.cli.benchmarks.transport import Backlog, work_off
 from mmcat.cli.servers import LocalKafka
-from tests.benchmarks.transport import SERVICE
+from tests.benchmarks.whole_consumer import SERVICE
 from tests.support.broker import warm_groups
-
-MODEL_MS = "4"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Two consumers against one.")
-    parser.add_argument("--events", type=int, default=10_000)
+    parser.add_argument("--events", type=int, default=2_000)
     parser.add_argument("--pairs", type=int, default=9)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
@@ -33,7 +31,7 @@ def main() -> None:
             for count in rates if pair % 2 else reversed(rates):
                 backlog = Backlog(broker.bootstrap, given.events)
                 log = Path(folder) / "service.log"
-                speed = work_off(backlog, (*SERVICE, MODEL_MS), backlog.env(), log, processes=count)
+                speed = work_off(backlog, SERVICE, backlog.env(), log, processes=count)
                 rates[count].append(speed.events_per_s)
     share = ratio(rates[2], rates[1])
     if given.json:
