@@ -100,11 +100,13 @@ def work_off(
     log: Path,
     processes: int = 1,
     look: Callable[[], None] = lambda: None,
+    warm_up_share: float = WARM_UP_SHARE,
 ) -> Speed:
     """Start `processes` of `command`, watch them work the backlog off, end them.
 
     Args:
         look: called every few milliseconds meanwhile, and once when all is done.
+        warm_up_share: of the events, before the clock starts.
 
     Raises:
         ServerError: one of them ended, or the backlog is not done after `LATE_S` seconds.
@@ -117,7 +119,7 @@ def work_off(
         seen: list[tuple[int, float, float]] = []  # records, monotonic seconds, CPU seconds
         while not seen or seen[-1][0] < backlog.events:
             done = records(watcher, backlog.topics["output"])
-            if done >= backlog.events * WARM_UP_SHARE and (not seen or done > seen[-1][0]):
+            if done >= backlog.events * warm_up_share and (not seen or done > seen[-1][0]):
                 seen.append((done, time.monotonic(), sum(map(_cpu_s, (one.pid for one in running)))))
             if any(one.poll() is not None for one in running) or time.monotonic() > deadline:
                 raise ServerError(f"{command[-1]} did {done} of {backlog.events} events\n{log_tail(log)}")
