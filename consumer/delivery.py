@@ -99,8 +99,7 @@ class Delivery(Generic[W]):
                     self._produce(record, report)
                 except (KafkaException, ValueError) as error:  # ValueError: larger than message.max.bytes allows
                     log.error("record_not_taken", topic=record.topic, error=str(error)[:300])
-                    self.count(report, False)
-                    self._tell()
+                    self._not_taken(report)
 
     def reported(self, report: "_Report[W]", error: KafkaError | None, message: Message) -> None:
         """The broker's word on one record."""
@@ -115,6 +114,11 @@ class Delivery(Generic[W]):
             report.left -= 1
             if report.left == 0:
                 self._ended.append(report)
+
+    def _not_taken(self, report: "_Report[W]") -> None:
+        """Of this record no report will come, perhaps of none any more: it is told at once."""
+        self.count(report, False)
+        self._tell()
 
     def _tell(self) -> None:
         with self._lock:
@@ -141,7 +145,7 @@ class Delivery(Generic[W]):
             except BufferError:
                 # The queue is full: the thread of the reports makes room.
                 if self._stopping.wait(FULL_S):
-                    self.count(report, False)
+                    self._not_taken(report)
                     return
             else:
                 return

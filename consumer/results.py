@@ -22,7 +22,6 @@ from consumer.settings import ReviewSettings
 from mmcat.listing import Candidate, Decision, Evidence, ImageStatus, ModelInfo, PathNode, Result
 
 SCHEMA_VERSION: Final = 1
-SHA256_BLOCK_BYTES: Final = 64
 Reason = Literal["uncertain", "audit"]
 """Why a result is copied to the review topic: no level is safe, or an accepted one was drawn for a check."""
 
@@ -121,25 +120,15 @@ class Audit:
         """Whether the result with this id is one of them."""
         if not self.share:
             return False
-        drawn = int.from_bytes(_hmac_sha256(self.salt, identity.encode())[:8], "big")
-        return drawn < self.share * 2**64
-
-
-def _hmac_sha256(key: bytes, message: bytes) -> bytes:
-    """`hmac.digest`, which looks its algorithm up each time: that took longer than all hashes of a result together."""
-    inner, outer = (begun.copy() for begun in _keyed_sha256(key))
-    inner.update(message)
-    outer.update(inner.digest())
-    digest: bytes = outer.digest()
-    return digest
+        drawn = _keyed(self.salt).copy()
+        drawn.update(identity.encode())
+        return int.from_bytes(drawn.digest()[:8], "big") < self.share * 2**64
 
 
 @cache
-def _keyed_sha256(key: bytes) -> tuple[Any, Any]:
-    """Both hashes of HMAC (RFC 2104, section 2) after their first block, which is the key's."""
-    key = hashlib.sha256(key).digest() if len(key) > SHA256_BLOCK_BYTES else key
-    block = key.ljust(SHA256_BLOCK_BYTES, b"\0")
-    return hashlib.sha256(bytes(one ^ 0x36 for one in block)), hashlib.sha256(bytes(one ^ 0x5C for one in block))
+def _keyed(salt: bytes) -> hmac.HMAC:
+    """To be copied: `hmac.digest` looks its algorithm up each time, which took half as long again."""
+    return hmac.new(salt, digestmod="sha256")
 
 
 class Answered(NamedTuple):

@@ -107,3 +107,22 @@ def test_each_piece_of_work_is_told_once_and_is_well_if_all_its_records_are(batc
     finally:
         delivery.stop()
     assert sorted(told) == sorted((one.offset, not {TOO_LARGE, REFUSED} & {*one.topics}) for one in every)
+
+
+class Full:
+    """A producer whose queue stays full."""
+
+    def produce(self, *_: Any, **__: Any) -> None:
+        raise BufferError
+
+    def poll(self, timeout_s: float) -> None:
+        """Nothing was sent."""
+
+
+def test_what_finds_the_queue_full_while_it_is_stopped_is_told_too() -> None:
+    delivery: Delivery[Sent] = Delivery(cast(Producer, Full()), lambda _: None)
+    told: list[tuple[int, bool]] = []
+    delivery.start()
+    delivery.stop()
+    delivery.send([Sent(3, ["out", "review"])], lambda some, ok: told.extend((work.offset, ok) for work in some))
+    assert told == [(3, False)]
