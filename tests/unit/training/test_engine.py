@@ -1,6 +1,7 @@
 """The loop: pieces add up to the batch, the best epoch wins, what is told, and what stops a run."""
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from mmcat.model import CategoryModel
 from tests.unit.training.by_heart import ROWS, STEPS_PER_EPOCH, config, inputs, learned, recipe
 from training.errors import TrainingError
 from training.fusion import learn
-from training.optimisation import lr_share, optimizer
+from training.optimisation import RAdam, lr_share, optimizer
 from training.progress import Quiet
 from training.recipe import Learning
 from training.task import Keep
@@ -120,6 +121,25 @@ def test_vectors_do_not_decay_and_each_part_has_its_own_rate() -> None:
     assert {(group["lr_share"], group["weight_decay"], len(group["params"])) for group in groups} == {
         (0.1, 0.5, 1), (0.1, 0.0, 1), (1.0, 0.0, 2),
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+@pytest.mark.parametrize("size", [1e-6, 1.0, 1e3])
+def test_radam_goes_where_pytorchs_own_goes(size: float, decay: float) -> None:
+    """From the first steps, which are not rectified, on; gradients small and large, and a rate that changes."""
+    torch.manual_seed(0)
+    start, way = torch.randn(40), torch.randn(40) * size
+    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    mine = RAdam([ours], lr=0.1, weight_decay=decay, fused=True)
+    reference = torch.optim.RAdam([theirs], lr=0.1, weight_decay=decay, decoupled_weight_decay=True)
+    for step in range(20):
+        for weights, optimiser in ((ours, mine), (theirs, reference)):
+            optimiser.param_groups[0]["lr"] = 0.1 / (step + 1)
+            weights.grad = way * math.cos(0.3 * step)
+            optimiser.step()
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert mine.param_groups[0]["eps"] == reference.param_groups[0]["eps"]
+    assert mine.param_groups[0]["weight_decay"] == decay
 
 
 def test_what_is_frozen_stays_in_eval_mode() -> None:
