@@ -6,7 +6,8 @@
 After features.py, fusion.py, tune.py; before train.py and compare/.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mmcat.family import ModelConfig
@@ -18,6 +19,7 @@ from training.hardware import processes
 from training.order import Rows
 from training.progress import Progress
 from training.recipe import Recipe
+from training.splits import share_of_groups
 from training.stem import make_stem
 from training.steps import Encoders
 from training.task import NOTHING, Fitted, Keep
@@ -54,6 +56,13 @@ class FusionStep:
             views = self.recipe.photo.views
             image = features.image(self.dataset, made, encoders.preprocessing, self.progress, views)
         return Inputs(self.dataset.taxonomy, self.dataset.targets, text, image)
+
+    def of_share(self, share: float) -> "FusionStep":
+        """Learning from a share of the groups, in as many steps of the optimiser."""
+        fusion = self.recipe.fusion
+        longer = fusion.model_copy(update={"epochs": math.ceil(fusion.epochs / share)})
+        rows = share_of_groups(self.dataset, self.train_rows, share)
+        return replace(self, recipe=self.recipe.model_copy(update={"fusion": longer}), train_rows=rows)
 
     def tunes(self, config: ModelConfig) -> bool:
         """Whether a model of this kind changes encoders."""

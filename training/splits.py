@@ -234,6 +234,19 @@ def frozen_split(dataset: Dataset, folder: Path, seed: int, shares: Mapping[str,
     return split
 
 
+def share_of_groups(dataset: Dataset, rows: npt.NDArray[np.int64], share: float) -> npt.NDArray[np.int64]:
+    """Those of the rows whose group falls into the share by its digest: a smaller share lies inside every larger one.
+
+    Args:
+        share: above 0, up to 1, of the groups; of the rows it is about as much.
+    """
+    taken = pa.array(rows)
+    groups, ids = (dataset.rows.column(name).take(taken).to_pylist() for name in ("group", "id"))
+    names = (group or f"\0{id_}" for group, id_ in zip(groups, ids, strict=True))
+    below = [int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) < share * 2**64 for name in names]
+    return rows[np.array(below, np.bool_)]
+
+
 def describe(split: Split, dataset: Dataset) -> str:
     """One line: rows per part and how many paths no test row stands for."""
     sizes = ", ".join(f"{part} {len(split.parts[part]):,}" for part in SHARES if part in split.parts)

@@ -33,6 +33,9 @@ def compare(
     ] = "",
     blocks: Annotated[str, typer.Option(help="Of cross-attention, separated by commas; default: the recipe's.")] = "",
     heads: Annotated[str, typer.Option(help="Of cross-attention, separated by commas; default: the recipe's.")] = "",
+    train_shares: Annotated[
+        str, typer.Option(help="A learning curve: shares of the training part, separated by commas: 0.25,0.5,1.")
+    ] = "",
     seeds: Annotated[int | None, typer.Option(min=1, help="Of the weights, from 0; default 5.")] = None,
     part: Annotated[
         Literal["select", "test"] | None, typer.Option(help="What is measured; test is for what will be reported.")
@@ -63,6 +66,7 @@ def compare(
       mmcat compare listings/ --title-column hard_title --encoders weights/ --seeds 5
       mmcat compare listings/ --encoders weights/ --models cross --blocks 1,2,6 --heads 1,2,4 --seeds 3
       mmcat compare listings/ --encoders weights/ --keys pooled,sequence --seeds 3
+      mmcat compare listings/ --encoders weights/ --models cross --train-shares 0.25,0.5,1
       mmcat compare shop --models text,image,concat,late,cross --part test
       mmcat compare shop --shop things=4 --recipe fashion_cpu --encoders weights/ --keys pooled,sequence
     """
@@ -74,11 +78,9 @@ def compare(
     from training.compare.runs import run
     from training.compare.tables import write_comparison
 
-    given: dict[str, Any] = {"seeds": seeds, "part": part} | {
-        name: value.split(",")
-        for name, value in (("models", models), ("keys", keys), ("blocks", blocks), ("heads", heads))
-        if value
-    }
+    lists = {"models": models, "keys": keys, "blocks": blocks, "heads": heads, "train_shares": train_shares}
+    given: dict[str, Any] = {"seeds": seeds, "part": part}
+    given |= {name: value.split(",") for name, value in lists.items() if value}
     asked = Plan.load(plan) if plan is not None else Plan()
     flags = {name: value for name, value in given.items() if value is not None}
     asked = Plan.check(asked.model_dump(mode="json") | flags, "the comparison")

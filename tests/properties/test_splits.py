@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mmcat.taxonomy import Taxonomy
 from training.data import Dataset, Row
 from training.errors import DataError
-from training.splits import SHARES, Split, group_key, make_split
+from training.splits import SHARES, Split, group_key, make_split, share_of_groups
 
 PATHS = [("a",), ("a", "x"), ("b", "x", "y"), ("b", "x"), ("c", "z", "y", "w")]
 listings = st.lists(st.tuples(st.sampled_from(PATHS), st.integers(0, 40)), min_size=1, max_size=120)
@@ -116,3 +116,21 @@ def test_a_split_reads_back_as_it_was_written(spec: list[tuple[tuple[str, ...], 
         again = Split.load(Path(folder) / "a.split.json")
     assert again == split
     assert again.fingerprint == split.fingerprint
+
+
+@settings(deadline=None, max_examples=50)
+@given(listings, st.floats(0.01, 1), st.floats(0.01, 1))
+def test_a_smaller_share_lies_inside_a_larger_one_and_cuts_no_group(
+    spec: list[tuple[tuple[str, ...], int]], one: float, other: float
+) -> None:
+    data, rows = dataset(spec), np.arange(len(spec))
+    less, more = (set(share_of_groups(data, rows, share).tolist()) for share in sorted((one, other)))
+    assert less <= more
+    groups = {data.rows[row].group for row in less}
+    assert less == {row for row in rows.tolist() if data.rows[row].group in groups}
+    assert share_of_groups(data, rows, 1.0).tolist() == rows.tolist()
+
+
+def test_a_share_holds_about_as_many_groups() -> None:
+    data = dataset([(PATHS[0], group) for group in range(4_000)])
+    assert len(share_of_groups(data, np.arange(4_000), 0.25)) == pytest.approx(1_000, abs=100)

@@ -131,6 +131,7 @@ class FeatureLearner:
             "recipe": of.recipe.fusion.model_dump(mode="json"),
             "blocks": variant.blocks,
             "heads": variant.heads,
+            **({} if variant.share is None else {"share": variant.share}),
             "code": code_digest(*(str(module.__file__) for module in _LEARNING)),
         }
 
@@ -142,11 +143,16 @@ class FeatureLearner:
 
     def learn(self, variant: Variant, seed: int, parts: tuple[str, ...]) -> Arrays:
         of, modality = self._of(variant), FAMILY[variant.model].modality
+        if variant.share is not None and of.recipe.encoders != "pretrained":
+            raise RecipeError(
+                "a learning curve needs encoders that come trained: these have seen all of the training part"
+            )
         if variant.model in of.encoders.singles:
             model = of.encoders.singles[variant.model]  # trained whole in step 1 or 2, of which there is one
             return self._answers(model, of.inputs, modality, parts)
         stage = f"{variant.name}, seed {seed}"
-        encoders, model, _ = of.step.learn(of.encoders, self._config(variant), of.inputs, seed=seed, stage=stage)
+        step = of.step if variant.share is None else of.step.of_share(variant.share)
+        encoders, model, _ = step.learn(of.encoders, self._config(variant), of.inputs, seed=seed, stage=stage)
         if encoders is of.encoders:
             return self._answers(model, of.inputs, modality, parts)
         with TemporaryDirectory() as cache:  # nobody asks for the features of these encoders again

@@ -18,12 +18,17 @@ Keys = Literal["pooled", "sequence"]
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One model to be trained; keys, blocks and heads only where a model has them, None: the recipe's."""
+    """One model to be trained; keys, blocks and heads only where a model has them, None: the recipe's.
+
+    Args:
+        share: of the training part's groups that it learns from; None: all of them.
+    """
 
     model: str
     keys: Keys | None = None
     blocks: int | None = None
     heads: int | None = None
+    share: float | None = None
 
     @property
     def name(self) -> str:
@@ -31,7 +36,8 @@ class Variant:
         keys = "" if self.keys is None else f", {self.keys}"
         blocks = "" if self.blocks is None else f", {self.blocks} block{'s' * (self.blocks > 1)}"
         heads = "" if self.heads is None else f", {self.heads} head{'s' * (self.heads > 1)}"
-        return f"{self.model}{keys}{blocks}{heads}"
+        share = "" if self.share is None else f", {self.share:.4g} of train"
+        return f"{self.model}{keys}{blocks}{heads}{share}"
 
     @property
     def crosses(self) -> bool:
@@ -46,6 +52,8 @@ class Plan(BaseModel):
         models: of training.train.FAMILY, and "late" for the late fusion of text's and image's probabilities.
         keys, blocks, heads: every combination of them for each cross-attention; empty: the recipe's own. Other models
             read the recipe's keys, or the first that are named here.
+        train_shares: a learning curve: each model but the late fusion once for each share of the training part's
+            groups, the smaller inside the larger, in as many steps; empty: all of it.
         seeds: of the weights, 0 … seeds - 1; the split has one seed for all.
         part: what is measured; rivals are chosen on `select` in any case.
     """
@@ -56,6 +64,7 @@ class Plan(BaseModel):
     keys: tuple[Keys, ...] = ()
     blocks: tuple[Annotated[int, Field(ge=1, le=12)], ...] = ()
     heads: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    train_shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
     seeds: Annotated[int, Field(ge=1)] = 5
     part: Literal["select", "test"] = "select"
 
@@ -79,11 +88,12 @@ class Plan(BaseModel):
         return tuple(dict.fromkeys([*self.variants, *needed]))
 
     def _of(self, name: str) -> Iterator[Variant]:
+        shares = self.train_shares or (None,)
         if not Variant(name).crosses:
-            yield Variant(name)
+            yield from (Variant(name, share=share) for share in shares)
             return
-        for keys, blocks, heads in product(self.keys or (None,), self.blocks or (None,), self.heads or (None,)):
-            yield Variant(name, keys, blocks, heads)
+        for combined in product(self.keys or (None,), self.blocks or (None,), self.heads or (None,), shares):
+            yield Variant(name, *combined)
 
     @classmethod
     def load(cls, path: Path) -> "Plan":

@@ -138,6 +138,30 @@ def test_pooled_and_sequence_keys_stand_in_one_comparison(tmp_path: Path) -> Non
     assert learner.recipe.fusion.keys == "pooled", "other models read what is named first"
 
 
+def test_a_learning_curve_learns_from_less_in_as_many_steps(learner: FeatureLearner) -> None:
+    plan = Plan(models=("text", "cross"), train_shares=(0.5, 1.0), seeds=1)
+    assert [one.name for one in plan.trained] == [
+        "text, 0.5 of train", "text, 1 of train", "cross, 0.5 of train", "cross, 1 of train",
+    ]  # fmt: skip
+    whole = learner.materials["pooled"].step
+    half = whole.of_share(0.5)
+    assert 0 < len(half.train_rows) < len(whole.train_rows)
+    assert half.recipe.fusion.epochs == 2 * whole.recipe.fusion.epochs
+    parts = ("select",)
+    learned = {share: learner.learn(Variant("cross", share=share), 0, parts) for share in (None, 0.5, 1.0)}
+    assert np.array_equal(learned[None]["select.0"], learned[1.0]["select.0"]), "all of it is what is learned without"
+    assert not np.array_equal(learned[None]["select.0"], learned[0.5]["select.0"])
+    assert learner.facts(Variant("cross", share=0.5)) != learner.facts(Variant("cross"))
+
+
+def test_encoders_that_saw_all_of_train_have_no_learning_curve(learner: FeatureLearner) -> None:
+    material = learner.materials["pooled"]
+    scratch = replace(material.step, recipe=material.recipe.model_copy(update={"encoders": "scratch"}))
+    started = replace(learner, materials={"pooled": replace(material, step=scratch)})
+    with pytest.raises(RecipeError, match="a learning curve needs encoders that come trained"):
+        started.learn(Variant("cross", share=0.5), 0, ("select",))
+
+
 def test_a_file_cut_off_half_way_is_made_again(tmp_path: Path) -> None:
     kept = Kept(tmp_path)
     made, was_there = kept.get({"seed": 1}, lambda: {"a": np.arange(3)})
