@@ -23,7 +23,6 @@ import structlog
 
 from consumer.batching import Batcher
 from consumer.budget import Budget
-from consumer.delivery import Outcomes
 from consumer.events import Code, Deletion, Event, Refusal, parse
 from consumer.fetch import Fetched, LargeBodies
 from consumer.held_order import HeldOrder, Unknown
@@ -31,6 +30,7 @@ from consumer.metrics import Metrics
 from consumer.offsets import Lease
 from consumer.order import order_of, takes_held_order
 from consumer.ordering import Ordering, SentOrders
+from consumer.outcomes import Outcomes
 from consumer.preparing import Fetcher, Preparer
 from consumer.publishing import Publisher
 from consumer.records import Incoming, Outgoing
