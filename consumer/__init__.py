@@ -17,6 +17,7 @@ retry_share.py   how many retries may go beside live events (pure)
 records.py       the nouns of the stream (pure)
 pipeline.py      from a polled record to its acknowledged outcome: the only file that knows all stages
 work.py          one record on its way
+preparing.py     what the model needs of it: its photo, fetched and decoded, and its texts
 publishing.py    what becomes of it: makes its records, has them sent, finishes it
 stages.py        how busy each stage is, and which holds the stream up (pure)
 budget.py        what is held at once (pure)
@@ -35,6 +36,7 @@ results.py       what goes out (pure)
 rank.py          newer wins (pure)
 dead_letters.py  what cannot be categorized, byte for byte (pure)
 retries.py       late photos: the next delay, its record, and how it is read (pure)
+outcomes.py      what is handed to the broker's side, and who is told (pure)
 delivery.py      hands records to the broker and waits for its word (at least once)
 gapless.py       what a transaction may hold (pure; exactly once)
 transactions.py  outcomes and offsets become visible together (exactly once)

@@ -8,13 +8,13 @@ dead_letters.py; before offsets.py.
 import threading
 from collections.abc import Callable, Sequence
 from itertools import groupby
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final, Generic
 
 import structlog
 
 from consumer.errors import FatalError
 from consumer.kafka import KafkaError, KafkaException, Message, Producer
-from consumer.offsets import Lease
+from consumer.outcomes import Done, W
 from consumer.records import Outgoing
 
 log = structlog.get_logger("mmcat.delivery")
@@ -22,41 +22,6 @@ log = structlog.get_logger("mmcat.delivery")
 POLL_S: Final = 0.1
 FULL_S: Final = 0.02
 MAY_NOT_WRITE: Final = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED})
-
-
-class Sendable(Protocol):
-    """A piece of work: the polled record that it began with, and what is sent for that."""
-
-    @property
-    def lease(self) -> Lease:
-        """Under which it was polled."""
-        ...
-
-    @property
-    def offset(self) -> int:
-        """Where it was polled."""
-        ...
-
-    @property
-    def records(self) -> Sequence[Outgoing]:
-        """What became of it; may be none."""
-        ...
-
-
-W = TypeVar("W", bound=Sendable)
-Done = Callable[[Sequence[W], bool], None]
-
-
-class Outcomes(Protocol[W]):
-    """Where the pipeline puts what became of records: `Delivery` at least once, `Transactions` exactly once."""
-
-    def send(self, works: Sequence[W], on_done: Done[W]) -> None:
-        """Take what became of these.
-
-        `on_done` runs once for each, in any thread, several at a time: True for those of which all is the broker's for
-        good, False for those of which it never will be.
-        """
-        ...
 
 
 class Delivery(Generic[W]):

@@ -1,7 +1,7 @@
 """Which photo an address had, and what its host called it: so that the host need only say that nothing has changed.
 
 Before a fetch: address → validators and content hash → vectors. Only where both are there is a request made
-conditional, so an answer "unchanged" is never an answer without vectors. After feature_cache.py; used by pipeline.py.
+conditional, so an answer "unchanged" is never an answer without vectors. After feature_cache.py; used by preparing.py.
 """
 
 import hashlib

@@ -11,33 +11,27 @@ The service (live) and the replay (a range) give it records under leases; it giv
 leases failed. It knows nothing of assignments and commits, and holds no Kafka consumer.
 """
 
-import asyncio
 import math
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from functools import cache, partial
-from typing import Final, Protocol
+from functools import partial
+from typing import Protocol
 
 import structlog
 
 from consumer.batching import Batcher
 from consumer.budget import Budget
-from consumer.delivery import Outcomes
 from consumer.events import Code, Deletion, Event, Refusal, parse
-from consumer.feature_cache import FeatureCache
-from consumer.fetch import Fetched, LargeBodies, Validators
-from consumer.fetch.bodies import SMALL_BYTES
+from consumer.fetch import Fetched, LargeBodies
 from consumer.held_order import HeldOrder, Unknown
-from consumer.known_photos import Known, KnownPhotos
 from consumer.metrics import Metrics
 from consumer.offsets import Lease
 from consumer.order import order_of, takes_held_order
 from consumer.ordering import Ordering, SentOrders
+from consumer.outcomes import Outcomes
+from consumer.preparing import Fetcher, Preparer
 from consumer.publishing import Publisher
 from consumer.records import Incoming, Outgoing
 from consumer.results import best_possible
@@ -46,29 +40,11 @@ from consumer.reuse import Answer, Reuse
 from consumer.settings import Settings
 from consumer.stages import Stage, Stages
 from consumer.view_guard import LateGuard
-from consumer.work import UNPREPARED, Work
+from consumer.work import Work
 from consumer.worker import Answers, EngineThread, Model
-from mmcat.listing import ImageStatus, Listing, PhotoVectors, Prepared
+from mmcat.listing import ImageStatus, Prepared
 
 log = structlog.get_logger("mmcat.pipeline")
-
-# What a listing with a photo weighs until its pixels are there: a photo so small waits for nobody, what is larger is
-# counted by fetch/bodies.py.
-PHOTO_RESERVE_BYTES: Final = SMALL_BYTES
-
-
-class Fetcher(Protocol):
-    """What the pipeline needs of a photo fetcher; it lives in the pipeline's loop."""
-
-    async def start(self) -> None:
-        """Open the pool."""
-
-    async def close(self) -> None:
-        """Close it."""
-
-    async def fetch(self, url: str, deadline: float, known: Validators | None = None) -> Fetched:
-        """Fetch by a monotonic deadline, but not what is known and unchanged; raises nothing but cancellation."""
-        ...
 
 
 class Outranked(Protocol):
@@ -112,9 +88,7 @@ class Pipeline:
         attempt: int = 0,
         reuse: bool = False,
     ) -> None:
-        self._settings, self._model, self._fetcher = settings, model, fetcher
-        self._metrics, self._on_death = metrics, on_death
-        self._photos = cache(metrics.photo.labels)  # a look-up of labels costs as much as a hash of the event
+        self._settings, self._model, self._metrics = settings, model, metrics
         self._outranked, self._attempt = outranked, attempt
         self._late, self._held_order = late, held_order
         self._delays = Delays.of(settings) if late is not None else Delays(())
@@ -138,14 +112,17 @@ class Pipeline:
         batch = settings.batch
         self._batcher: Batcher[Work] = Batcher(batch.max_listings, batch.max_bytes, batch.max_age_ms / 1000)
         self._engine = EngineThread(model, self._batcher, settings.model.top_k, self._answered, on_death)
-        self._decoders = ThreadPoolExecutor(settings.photo.decode_threads, "decode")
-        self._features = FeatureCache.from_settings(settings.feature_cache, metrics)
-        model.keep_features(self._features)
-        self._known = None if self._features is None else KnownPhotos(self._features, model)
-        self._looking = ThreadPoolExecutor(1, "known")  # one: it asks for all photos of a poll at once
-        self._loop = asyncio.new_event_loop()
-        self._loop_thread = threading.Thread(target=self._run_loop, name="fetch", daemon=True)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._preparer = Preparer(
+            settings,
+            model,
+            fetcher,
+            metrics,
+            resize=self._publisher.resize,
+            worked=self._worked,
+            on_ready=self._ordered,
+            on_missing=self._without_photo,
+            on_death=on_death,
+        )
         reuse = reuse and settings.reuse.max_age_s > 0
         self._reuse = Reuse(settings, model.info, metrics, self._asked, on_death) if reuse else None
         self.stages = Stages({"fetch": settings.photo.concurrency, "decode": settings.photo.decode_threads})
@@ -157,8 +134,7 @@ class Pipeline:
 
     def start(self) -> None:
         """Start the threads."""
-        self._loop_thread.start()
-        asyncio.run_coroutine_threadsafe(self._fetcher.start(), self._loop).result()
+        self._preparer.start()
         self._engine.start()
         for asked in (self._reuse, self._late, self._held_order):
             if asked is not None:
@@ -172,17 +148,7 @@ class Pipeline:
         self._batcher.close()
         self._engine.stop()
         self._engine.join(5.0)
-        if self._loop_thread.is_alive():
-            with suppress(TimeoutError):  # a fetch that does not let go dies with the process
-                asyncio.run_coroutine_threadsafe(self._close_loop(), self._loop).result(5.0)
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._loop_thread.join(5.0)
-        for pool in (self._decoders, self._looking):
-            pool.shutdown(wait=False, cancel_futures=True)
-        if self._features is not None:
-            self._features.close()
-        if not self._loop_thread.is_alive():
-            self._loop.close()
+        self._preparer.stop()
 
     def submit(self, records: Sequence[tuple[Incoming, Lease]]) -> None:
         """Take records in the order of their partitions. Does not block. Their leases have been told (`start`)."""
@@ -193,7 +159,7 @@ class Pipeline:
         if events and self._reuse is not None:
             self._reuse.ask(events)
         else:
-            self._infer(events)
+            self._preparer.take(events)
         if records:
             self._worked("take", time.perf_counter() - started)
 
@@ -228,21 +194,7 @@ class Pipeline:
                 work.answer = answer
                 reused.append(work)
         self._ordered(reused)
-        self._infer([work for work, answer in works if answer is None])
-
-    def _infer(self, works: Sequence[Work]) -> None:
-        """The way of an event to the model."""
-        fetches: list[Work] = []
-        blind: list[Work] = []
-        for work in works:
-            if self._has_photo(work):
-                fetches.append(work)
-            else:
-                self._prepare(work, None, None)
-                blind.append(work)
-        if fetches:
-            self._loop.call_soon_threadsafe(self._spawn, fetches)
-        self._ordered(blind)
+        self._preparer.take([work for work, answer in works if answer is None])
 
     def drop_waiting(self) -> None:
         """Give up what waits for a view that is away: it has no outcome, so it is read again."""
@@ -279,7 +231,7 @@ class Pipeline:
             self._publisher.superseded(work)
             self._go(self._conclude([work]))
         else:
-            self._infer([work])
+            self._preparer.take([work])
 
     def _without_photo(self, work: Work, fetched: Fetched) -> None:
         """The photo is not there: finally, or a later attempt asks for it again."""
@@ -290,8 +242,7 @@ class Pipeline:
         status = fetched.status
         if delay is not None:
             work.later, status = retry_record(work.incoming, delay, _now_ms()), ImageStatus.PENDING
-        self._prepare(work, None, status)
-        self._ordered([work])
+        self._preparer.without_photo(work, status)
 
     def _hand_on(self, work: Work, delay: Delay) -> list[Work]:
         """No outcome now: a later attempt has it."""
@@ -303,85 +254,6 @@ class Pipeline:
         if not fetched.retryable or (fetched.not_found and age_s >= self._settings.photo.fresh_s):
             return None
         return self._delays.after(incoming.place.topic, fetched.retry_after_s)
-
-    # photo ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _has_photo(self, work: Work) -> bool:
-        """Whether there is one to be fetched; makes room for it."""
-        if not isinstance(work.parsed, Event) or not work.parsed.image_url:
-            return False
-        self._publisher.resize(work, work.size_bytes + PHOTO_RESERVE_BYTES)
-        return True
-
-    def _spawn(self, works: Sequence[Work]) -> None:
-        if self._known is not None:
-            self._begin(self._look(self._known, works))
-        else:
-            for work in works:
-                self._begin(self._photo(work, None))
-
-    def _begin(self, photos: Coroutine[None, None, None]) -> None:
-        task = self._loop.create_task(photos)
-        self._tasks.add(task)
-        task.add_done_callback(self._photo_over)
-
-    async def _look(self, photos: KnownPhotos, works: Sequence[Work]) -> None:
-        """Before they are fetched: what is known of their addresses."""
-        known = await self._loop.run_in_executor(self._looking, photos.look, [_image_url(work) for work in works])
-        for work, one in zip(works, known, strict=True):
-            self._begin(self._photo(work, one))
-
-    def _photo_over(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._on_death(error)  # a listing stuck for ever would hold its partition's offset
-
-    async def _photo(self, work: Work, known: Known | None) -> None:
-        """Fetch and decode one photo; whatever happens, the listing goes on."""
-        deadline = work.polled_at + self._settings.photo.deadline_s
-        started = time.perf_counter()
-        fetched = await self._fetcher.fetch(_image_url(work), deadline, None if known is None else known.validators)
-        self._worked("fetch", time.perf_counter() - started)
-        if fetched.shared:
-            self._metrics.shared_work.labels("fetch").inc()
-        if fetched.status is not ImageStatus.USED:
-            log.debug("photo_missing", product_id=work.product_id, status=fetched.status, detail=fetched.detail)
-            self._without_photo(work, fetched)
-        else:
-            await self._loop.run_in_executor(self._decoders, self._with_photo, work, fetched, known)
-
-    def _with_photo(self, work: Work, fetched: Fetched, known: Known | None) -> None:
-        """The photo is here, or it is the one that is known."""
-        if fetched.unchanged and known is not None:
-            self._metrics.photo_unchanged.inc()
-            self._prepare(work, None, None, known.photo)
-        else:
-            prepared = self._prepare(work, fetched.body, None)
-            if self._known is not None and fetched.validators is not None and prepared.image is ImageStatus.USED:
-                self._known.note(_image_url(work), fetched.validators, prepared.digest)
-        self._ordered([work])
-
-    def _prepare(
-        self, work: Work, body: bytes | None, status: ImageStatus | None, seen: PhotoVectors | None = None
-    ) -> Prepared:
-        """The model's CPU part. Nothing for what is dropped when its turn comes."""
-        event = work.parsed
-        if work.lease.ended or not isinstance(event, Event):
-            return UNPREPARED
-        started = time.perf_counter()
-        texts = (event.brand or "", event.maker or "", event.model)
-        listing = Listing(event.product_id, event.title, body, *texts, status, seen)
-        try:
-            work.prepared = prepared = self._model.prepare(listing)
-        except Exception as error:  # a model that raises here is told of, and the listing becomes a dead letter
-            work.failed = error
-            return UNPREPARED
-        if body is not None and prepared.seen is None:
-            self._worked("decode", time.perf_counter() - started)
-        if body is not None or seen is not None or work.size_bytes != work.incoming.size_bytes:
-            self._publisher.resize(work, work.incoming.size_bytes + prepared.photo_bytes)
-        self._photos(prepared.image).inc()
-        return prepared
 
     # order, batch ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -513,27 +385,6 @@ class Pipeline:
     def _worked(self, stage: Stage, seconds: float) -> None:
         self._metrics.stage.labels(stage).observe(seconds)
         self.stages.worked(stage, seconds)
-
-    # loop ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _run_loop(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        try:
-            self._loop.run_forever()
-        except BaseException as error:  # without the loop no photo comes any more: tell, whatever it was
-            self._on_death(error)
-
-    async def _close_loop(self) -> None:
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._fetcher.close()
-
-
-def _image_url(work: Work) -> str:
-    """Of an event that has one."""
-    assert isinstance(work.parsed, Event)  # noqa: S101 (only events with an address come here)
-    return work.parsed.image_url or ""
 
 
 def _now_ms() -> int:

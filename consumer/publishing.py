@@ -16,11 +16,11 @@ import structlog
 
 from consumer.budget import Budget
 from consumer.dead_letters import dead_letter
-from consumer.delivery import Outcomes
 from consumer.events import Code, Event
 from consumer.metrics import Metrics
 from consumer.offsets import Lease
 from consumer.ordering import SentOrders
+from consumer.outcomes import Outcomes
 from consumer.records import Outgoing
 from consumer.results import Answered, Audit, Reason, Reused, result_record, reused_record, review_copy, tombstone
 from consumer.retries import Delay, Delays, retry_record

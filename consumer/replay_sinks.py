@@ -7,7 +7,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from consumer.delivery import Delivery, Done, Outcomes
+from consumer.delivery import Delivery
+from consumer.outcomes import Done, Outcomes
 from consumer.records import Outgoing
 from consumer.view_guard import Held, ViewGuard
 from consumer.work import Work

@@ -43,7 +43,8 @@ from consumer.kafka import (
 from consumer.lag_watch import LagWatch
 from consumer.metrics import Metrics
 from consumer.offsets import Lease
-from consumer.pipeline import Fetcher, Pipeline
+from consumer.pipeline import Pipeline
+from consumer.preparing import Fetcher
 from consumer.records import Incoming
 from consumer.retries import Delays
 from consumer.retry_intake import RetryIntake

@@ -11,7 +11,6 @@ See docs/decisions/0010-exactly-once.md.
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
-from functools import partial
 from math import inf
 from queue import Empty, SimpleQueue
 from typing import Final, Generic, Protocol
@@ -20,12 +19,12 @@ import structlog
 
 from consumer.budget import Budget
 from consumer.commits import Ends
-from consumer.delivery import Done, W
 from consumer.errors import FatalError
-from consumer.gapless import Contents, Gapless, Outcome
+from consumer.gapless import Contents, Gapless, tell
 from consumer.health import Health
 from consumer.kafka import FORBIDDEN, TRANSACTION_TIMEOUT_S, KafkaError, KafkaException
 from consumer.offsets import Lease, Partition
+from consumer.outcomes import Done, W
 from consumer.transactional import AbortableError, FencedError, ForbiddenError, TransactionalClient, TransactionError
 
 log = structlog.get_logger("mmcat.transactions")
@@ -83,9 +82,9 @@ class Transactions(Generic[W]):
         self._interval_s = min(interval_s, LONGEST_S)
         self._unwritable, self._patient = unwritable, patient
         self._shadow_s, self._on_death, self._clock = shadow_s, on_death, clock
-        self._waiting = Gapless()
+        self._waiting: Gapless[W] = Gapless()
         self._turn = threading.Lock()  # held in every step; what is open belongs to whoever holds it
-        self._contents = Contents()
+        self._contents: Contents[W] = Contents()
         self._begun_at = 0.0
         self._displaced = False  # perhaps: it is asked before another producer is made
         self._sure_at = inf  # from when on it is sure that another process is in our place
@@ -112,8 +111,7 @@ class Transactions(Generic[W]):
 
         `on_done` runs once for each, in any thread: True when it is committed, False when it never will be.
         """
-        for work in works:
-            self._waiting.put(Outcome(work.lease, work.offset, work.records, partial(_told, on_done, work)))
+        self._waiting.put(works, on_done)
         self._put.set()
 
     def stop(self) -> None:
@@ -246,15 +244,14 @@ class Transactions(Generic[W]):
         """Take what may go, and send it; returns whether a transaction is open."""
         began = bool(self._contents.ends)
         taken, dropped = self._waiting.take(self._contents)
-        for outcome in dropped:
-            outcome.on_done(False)
+        tell(dropped, False)
         try:
             if taken and not began:
                 self._begun_at = self._clock()
                 self._client.begin()
             for outcome in taken:
-                for record in outcome.records:
-                    self._client.produce(record, lambda lease=outcome.lease: self._refused(lease))  # type: ignore[misc]
+                for record in outcome.work.records:
+                    self._client.produce(record, lambda lease=outcome.work.lease: self._refused(lease))  # type: ignore[misc]
             self._client.poll()
         except TransactionError as error:
             self._give_back(error)
@@ -276,8 +273,7 @@ class Transactions(Generic[W]):
         self._contents = Contents()
         self._waiting.passed(contents.offsets)
         self._committed.put(contents.offsets)
-        for outcome in contents.outcomes:
-            outcome.on_done(True)
+        tell(contents.outcomes, True)
 
     def _give_back(self, error: TransactionError) -> None:
         """It did not succeed: end its leases, so that their partitions are read again from what is committed."""
@@ -292,26 +288,25 @@ class Transactions(Generic[W]):
             log.warning("abort_failed", kind=type(worse).__name__, detail=str(worse)[:300])
             self._discard(worse)
         finally:
-            for outcome in contents.outcomes:
-                outcome.on_done(False)
+            tell(contents.outcomes, False)
             for lease in contents.ends:
                 lease.end()
         if isinstance(error, AbortableError):
             self._look_for_lost_rights(contents)
 
-    def _look_for_lost_rights(self, contents: Contents) -> None:
+    def _look_for_lost_rights(self, contents: Contents[W]) -> None:
         """The client says that a topic may not be written, not which: so the broker is asked, whatever the error was.
 
         Raises:
             FatalError: a topic without which nothing goes on.
         """
-        topics = {record.topic for outcome in contents.outcomes for record in outcome.records}
+        topics = {record.topic for outcome in contents.outcomes for record in outcome.work.records}
         lost = self._unwritable(topics) if topics else set()
         if needed := sorted(lost - {self._patient}):
             raise FatalError(f"the broker does not let us write {', '.join(needed)} any more: authorisation lost")
         for outcome in contents.outcomes:
-            if any(record.topic in lost for record in outcome.records):
-                self._refused(outcome.lease)
+            if any(record.topic in lost for record in outcome.work.records):
+                self._refused(outcome.work.lease)
 
     def _discard(self, error: TransactionError) -> None:
         """The producer is of no use any more.
@@ -330,7 +325,3 @@ class Transactions(Generic[W]):
             if self._clock() - self._begun_at < TRANSACTION_TIMEOUT_S:
                 raise self._taken_over()
             self._displaced = True
-
-
-def _told(on_done: Done[W], work: W, ok: bool) -> None:
-    on_done([work], ok)

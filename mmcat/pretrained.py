@@ -3,6 +3,9 @@
 Only safetensors are read: no pickles, no remote code. After model.py, whose shapes the weights must fit.
 """
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +52,8 @@ def load_text_weights(model: CategoryModel, name: str | Path) -> None:
     if model.text_encoder is None:
         raise ModelError("this model has no text encoder to fill")
     try:
-        trunk, told = AutoModel.from_pretrained(str(name), use_safetensors=True, output_loading_info=True)
+        with _harmless_report_unsaid():
+            trunk, told = AutoModel.from_pretrained(str(name), use_safetensors=True, output_loading_info=True)
         state = trunk.state_dict()
         missing = set(told["missing_keys"])
         unread = {key for key in missing if key.startswith("pooler.") and model.text_encoder.pooling != "pooler"}
@@ -79,6 +83,25 @@ def load_resnet_weights(model: CategoryModel, path: str | Path) -> None:
     lost = [name for name in missing if not name.endswith("num_batches_tracked")]
     if lost or unexpected:
         raise ModelError(f"{path} is not a ResNet50: missing {lost[:3]}, unknown {list(unexpected)[:3]}")
+
+
+@contextmanager
+def _harmless_report_unsaid() -> Iterator[None]:
+    """Of a report on loading, the library's warning is left out unless the load fails by what it says.
+
+    What is missing the caller looks at itself, and what is left over are heads of the task that the encoder was taught.
+    """
+
+    def may_be_said(record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        return "LOAD REPORT" not in text or "MISMATCH" in text or "CONVERSION" in text
+
+    logger = logging.getLogger("transformers.modeling_utils")
+    logger.addFilter(may_be_said)
+    try:
+        yield
+    finally:
+        logger.removeFilter(may_be_said)
 
 
 def _first_line(error: Exception) -> str:

@@ -9,7 +9,7 @@ bodies.py     how many bytes of large photos there may be at once
 validators.py  what lets a host say that a photo has not changed (pure)
 client.py     `PhotoFetcher`: redirects, limits, and what became of the photo
 
-Before it: the pipeline, with an event's `image_url` and a deadline. After it: photo decoding.
+Before it: preparing.py, with an event's `image_url` and a deadline. After it: photo decoding.
 """
 
 from consumer.fetch.bodies import LargeBodies

@@ -3,7 +3,7 @@
 A photo that outgrows `SMALL_BYTES` takes room for all that it may become before it is read on; the others wait, unread.
 The room is given back when the last one lets go of the photo (the decoder, as a rule), so photos that are read faster
 than they are decoded wait in their hosts and not in memory. Up to `SMALL_BYTES` a photo waits for nobody: so much the
-pipeline counts for each.
+service counts for each.
 
 Used by client.py, which takes the room; budget.py counts what is taken. Belongs to one asyncio loop; from other threads
 `bytes` may be read and a `Room` let go of.
@@ -15,7 +15,7 @@ from contextlib import suppress
 from math import inf
 from typing import Final
 
-# What the pipeline counts for a photo that is not there yet.
+# What preparing.py counts for a photo that is not there yet.
 SMALL_BYTES: Final = 256 * 1024
 
 

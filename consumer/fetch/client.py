@@ -3,7 +3,7 @@
 Equal fetches in flight are one (flights.py). With validators of an earlier answer a request is conditional, and may
 end without a body: the photo is unchanged (validators.py).
 
-Before it: the pipeline, in its asyncio loop. After it: photo decoding, which looks at the bytes and never at what the
+Before it: preparing.py, in its asyncio loop. After it: photo decoding, which looks at the bytes and never at what the
 server said of them. Every way in which a fetch can go wrong ends in a `Fetched` with a status; only cancellation is
 raised. What it says of an address is its origin, never path or query: those may carry tokens.
 """

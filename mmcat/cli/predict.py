@@ -50,7 +50,8 @@ def predict(
     """Categorize a title, a photo, both, or every line of a table.
 
     A photo is a file or an http(s) address. A table has a header line and tab-separated columns: `product_id`, the
-    title column, and `image_url` where photos are to be fetched; photos may also lie beside it in photos.zip.
+    title column, `brand`, `maker` and `model` where the bundle reads them, and `image_url` where photos are to be
+    fetched; photos may also lie beside it in photos.zip.
 
     \b
     Examples:

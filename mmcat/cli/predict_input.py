@@ -9,7 +9,7 @@ import csv
 import random
 import time
 import zipfile
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
@@ -121,7 +121,7 @@ def read_table(
 
     Args:
         path: tab-separated with a header, no quoting; `product_id` if there (else the row number), the title column,
-            `image_url` if there.
+            and if there `brand`, `maker`, `model` and `image_url`.
         photos: folder or zip with `<product_id>.jpg`; None takes `photos.zip` or `photos/` beside the table, if any.
         size: listings per chunk.
         prepare: the model's CPU part; called as soon as a listing's photo is there, in any thread.
@@ -130,9 +130,7 @@ def read_table(
     find = _photo_finder(photos or _photos_beside(path))
     numbered = (one for one in _rows(path, title_column) if chosen is None or one[0] in chosen)
     while chunk := list(islice(numbered, size)):
-        listings = [
-            Listing(row.get("product_id") or str(number), title=row[title_column] or "") for number, row in chunk
-        ]
+        listings = [_listing(number, row, title_column) for number, row in chunk]
         urls = [row.get(URL_COLUMN) or "" for _, row in chunk]
         yield _prepared(listings, urls, find, policy, prepare)
 
@@ -165,6 +163,12 @@ def _rows(path: Path, title_column: str) -> Iterator[tuple[int, dict[str, str]]]
         if title_column not in (rows.fieldnames or ()):
             raise CommandError(f"{path} has no column {title_column!r}; name the one that holds titles: --title-column")
         yield from enumerate(rows, start=1)
+
+
+def _listing(number: int, row: Mapping[str, str], title_column: str) -> Listing:
+    """Without its photo."""
+    brand, maker, model = (row.get(name) or "" for name in ("brand", "maker", "model"))
+    return Listing(row.get("product_id") or str(number), row[title_column] or "", None, brand, maker, model)
 
 
 def _prepared(

@@ -10,7 +10,7 @@ tests.benchmarks.engine measures the rate of a core, tests.benchmarks.record_siz
 import argparse
 import json
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 
 DAY_S = 86_400
 GIB, MB = 2**30, 1e6
@@ -28,7 +28,9 @@ class Inputs:
         peak: the busiest seconds over the mean.
         products: that the catalogue holds: in the view, at rest in the output topic, and to be backfilled.
         backfill_days: that a backfill of all of them may take.
-        cpu_rate: listings a second and core of the CPU engine (ResNet50 at 224 px, BERT-base, six blocks, float32).
+        cpu_rate: listings a second and core of the CPU engine (ResNet50 at 224 px, BERT-base, six blocks, bf16).
+        slow_rate: the same where the CPU has no bf16 (float32): partitions are planned for these machines too.
+        host_ms: of a core for each listing beside the model: photo fetched and decoded, event taken, result sent.
         gpu_rate: listings a second and GPU. An assumption: none was measured.
         cores: of a CPU instance.
         busy: share of its rate that an instance is planned for; the rest is for the loss of a zone and for restarts.
@@ -48,7 +50,9 @@ class Inputs:
     peak: float = 10
     products: float = 1.5e9
     backfill_days: float = 30
-    cpu_rate: float = 2.05
+    cpu_rate: float = 26
+    slow_rate: float = 7.3
+    host_ms: float = 3.1
     gpu_rate: float = 3_000
     cores: float = 16
     busy: float = 0.7
@@ -93,7 +97,7 @@ class Capacity:
     """Everything that is needed; bytes with all copies. `…_plain` is the same without compression: at most.
 
     Args:
-        partitions: of the topics: a fifth more than instances at the peak, as a multiple of 16.
+        partitions: of the topics: a fifth more than slow instances at the peak, as a multiple of 16.
         growing_bytes: of what is kept for `retention_days`: input, review, retries.
         resting_bytes: of the output topic, compacted: a result of each product, and a day that is not compacted yet.
         view_bytes: of Redis; twice that while `mmcat cache rebuild` runs.
@@ -115,12 +119,12 @@ class Capacity:
 def capacity(given: Inputs) -> Capacity:
     """The arithmetic."""
     mean, peak = given.per_day / DAY_S, given.peak * given.per_day / DAY_S
-    at_peak = need(given, peak)
-    partitions = 16 * math.ceil(1.2 * at_peak.instances / 16)
+    slow = need(replace(given, cpu_rate=min(given.cpu_rate, given.slow_rate)), peak)
+    partitions = 16 * math.ceil(1.2 * slow.instances / 16)
     deletions = given.per_day * given.deleted_share * given.marker_days
     return Capacity(
         mean=need(given, mean),
-        peak=at_peak,
+        peak=need(given, peak),
         backfill=need(given, given.products / (given.backfill_days * DAY_S)),
         partitions=partitions,
         growing_bytes=_growing(given, given.event_kept_bytes, given.result_kept_bytes),
@@ -134,7 +138,7 @@ def capacity(given: Inputs) -> Capacity:
 
 def need(given: Inputs, rate: float) -> Need:
     """What so many listings a second need."""
-    cores = rate / (given.cpu_rate * given.busy)
+    cores = rate * (1 / given.cpu_rate + given.host_ms / 1000) / given.busy
     written = given.event_kept_bytes * (1 + given.retry_share) + given.result_kept_bytes * (1 + given.review_share)
     return Need(
         rate=rate,

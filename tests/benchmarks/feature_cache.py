@@ -27,11 +27,11 @@ import structlog
 import torch
 from PIL import Image
 
-from consumer.delivery import Done
 from consumer.fetch import PhotoFetcher
 from consumer.loading import load
 from consumer.metrics import Metrics
 from consumer.offsets import Lease
+from consumer.outcomes import Done
 from consumer.pipeline import Pipeline
 from consumer.records import Incoming, Origin
 from consumer.work import Work

@@ -82,9 +82,9 @@ def commit_after_lost() -> None:
 def transaction_past_the_gap() -> None:
     """Send with each transaction whatever is finished, also what stands past an unfinished record."""
 
-    def take(self: Gapless, into: Contents) -> tuple[list[Outcome], list[Outcome]]:
-        taken: list[Outcome] = []
-        dropped: list[Outcome] = []
+    def take(self: Gapless[Any], into: Contents[Any]) -> tuple[list[Outcome[Any]], list[Outcome[Any]]]:
+        taken: list[Outcome[Any]] = []
+        dropped: list[Outcome[Any]] = []
         with self._lock:
             for lease, waiting in self._waiting.items():
                 edge = lease.committable()

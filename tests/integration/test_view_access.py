@@ -21,12 +21,12 @@ from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "running.md"
 
 
-def readme_rule(password: str, prefix: str) -> list[str]:
-    """What the README tells operators to allow."""
-    found = re.search(r"ACL SETUSER mmcat (on .*?)\n```", README.read_text(encoding="utf-8"), re.DOTALL)
+def documented_rule(password: str, prefix: str) -> list[str]:
+    """What the page for operators tells them to allow."""
+    found = re.search(r"ACL SETUSER mmcat (on .*?)\n```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     assert found
     return found[1].replace(">PASSWORD", f">{password}").replace("~mmcat:", f"~{prefix}:").split()
 
@@ -34,7 +34,7 @@ def readme_rule(password: str, prefix: str) -> list[str]:
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[LocalValkey]:
     with LocalValkey(logs=tmp_path) as valkey, redis.Redis.from_url(valkey.url) as client:
-        client.execute_command("ACL", "SETUSER", "writer", *readme_rule("hidden", "v"))
+        client.execute_command("ACL", "SETUSER", "writer", *documented_rule("hidden", "v"))
         yield valkey
 
 

@@ -128,6 +128,7 @@ def make_tiny_bundle(
     taxonomy: Taxonomy | None = None,
     name: str = "tiny",
     created_ms: int = CREATED_MS,
+    text_fields: tuple[str, ...] = ("title",),
     **changes: Any,
 ) -> Path:
     """Writes a tiny bundle to `folder` and returns it; `changes` as in `tiny_parts`."""
@@ -137,7 +138,7 @@ def make_tiny_bundle(
         model=parts.model,
         tokenizer=parts.tokenizer,
         taxonomy=parts.taxonomy,
-        preprocessing=parts.preprocessing,
+        preprocessing=replace(parts.preprocessing, text_fields=text_fields),
         calibration=parts.calibration,
         name=name,
         metrics={"path_accuracy": 0.0},

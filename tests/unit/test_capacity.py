@@ -9,7 +9,8 @@ from tests.benchmarks.capacity import Inputs, capacity, main, need, table
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "capacity.md"
 ROUND = Inputs(
-    per_day=8_640_000, peak=10, products=1e6, backfill_days=1, cpu_rate=2, gpu_rate=1_000, cores=10, busy=0.5,
+    per_day=8_640_000, peak=10, products=1e6, backfill_days=1,
+    cpu_rate=4, slow_rate=2, host_ms=250, gpu_rate=1_000, cores=10, busy=0.5,
     photo_bytes=1e5, event_bytes=400, result_bytes=1_000, event_kept_bytes=100, result_kept_bytes=200,
     view_product_bytes=2_000, view_marker_bytes=500, replication=3, retention_days=7, review_share=0.5, retry_share=1,
     deleted_share=0.01, marker_days=10,
@@ -23,7 +24,7 @@ def test_round_numbers_give_what_one_reckons_by_hand() -> None:
     assert (found.peak.instances, found.peak.gpus) == (100, 2)
     assert found.peak.photo_bytes_s == 1e8
     assert found.mean.kafka_bytes_s == 100 * (100 * 2 + 200 * 1.5) * 3
-    assert found.partitions == 128
+    assert found.partitions == 192  # at the peak 150 instances that take 0.75 s of a core for each listing
     assert found.growing_bytes == 3 * 7 * 8_640_000 * (100 * 2 + 200 * 0.5)
     assert found.growing_bytes_plain == 3 * 7 * 8_640_000 * (400 * 2 + 1_000 * 0.5)
     assert found.resting_bytes == 3 * 200 * 9_640_000
@@ -38,7 +39,8 @@ def test_partitions_are_never_fewer_than_instances_at_the_peak() -> None:
 
 
 def test_half_the_rate_needs_twice_the_cores() -> None:
-    whole, half = need(Inputs(), 500), need(replace(Inputs(), cpu_rate=Inputs().cpu_rate / 2), 500)
+    given = replace(Inputs(), host_ms=0)
+    whole, half = need(given, 500), need(replace(given, cpu_rate=given.cpu_rate / 2), 500)
     assert half.cores == pytest.approx(2 * whole.cores)
 
 

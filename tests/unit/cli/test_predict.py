@@ -2,19 +2,32 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from consumer.fetch import PhotoFetcher
+from consumer.fetch.addresses import AddressPolicy
+from consumer.loading import load
+from consumer.metrics import Metrics
+from consumer.offsets import Lease
+from consumer.pipeline import Pipeline
+from consumer.records import Incoming, Origin
 from consumer.settings import LimitSettings
+from mmcat.categorizer import Categorizer
 from mmcat.cli import main
 from mmcat.cli.predict_input import address_policy, read_one, read_sample, read_table
 from mmcat.cli.texts import CommandError
+from mmcat.preparation import TEXT_FIELDS
+from tests.support.bulk import BulkHere, write_table
 from tests.support.held_photos import HeldPhotos
 from tests.support.stub_model import StubModel
+from tests.support.tiny import make_tiny_bundle
+from tests.unit.consumer.test_pipeline import Broker
 from training.shop.photo_host import PhotoHost
 
 POLICY = address_policy([])
@@ -156,6 +169,49 @@ def test_a_table_gives_a_line_for_each_row(
     header, *rows = capsys.readouterr().out.splitlines()
     assert header.split("\t")[0] == "product_id"
     assert [len(row.split("\t")) for row in rows] == [6, 6]
+
+
+def test_an_answer_for_a_table_is_the_services_for_the_same_listing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By a model that reads all texts there are, each of which changes its answer; and so is a bulk job's."""
+    bundle = make_tiny_bundle(tmp_path / "bundle", text_fields=TEXT_FIELDS)
+    listing = {"product_id": "a", "title": "여성 운동화", "brand": "나이키", "maker": "Puma Men", "model": "X-1042"}
+    event = {**listing, "attributes": {"model": listing["model"]}}
+    table = tmp_path / "listings.tsv"
+    rows = [listing, *({**listing, left_out: ""} for left_out in ("brand", "maker", "model"))]
+    table.write_text("\n".join("\t".join(row) for row in (listing, *(one.values() for one in rows))), encoding="utf-8")
+    assert main(["predict", str(table), "--bundle", str(bundle), "--json", "--precision", "fp32"]) == 0
+    whole, *less = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+
+    model = Categorizer.load(bundle, device="cpu", precision="fp32")
+    (row,) = BulkHere(write_table(tmp_path / "in.parquet", [listing]), tmp_path / "out.parquet", model).rows()
+    for other in (streamed_answer(model, event), row):
+        assert [node["id"] for node in whole["path"]] == [node["id"] for node in other["path"]]
+        assert whole["probability"] == pytest.approx(other["probability"], abs=1e-4)
+    assert all(abs(one["probability"] - whole["probability"]) > 1e-3 for one in less)
+
+
+def streamed_answer(model: Categorizer, event: Mapping[str, Any]) -> dict[str, Any]:
+    """What the service's pipeline answers."""
+    settings, _ = load(environment={}, overrides={"batch.max_age_ms": 5})
+    broker, deaths = Broker(), list[BaseException]()
+    fetcher, metrics = PhotoFetcher(AddressPolicy()), Metrics()
+    pipeline = Pipeline(
+        settings, model, fetcher, broker, metrics, on_failed=lambda _: None, on_death=deaths.append
+    )  # fmt: skip
+    pipeline.start()
+    try:
+        lease = Lease(("in", 0))
+        lease.start(0)
+        pipeline.submit([(Incoming(Origin("in", 0, 0, 1000), b"a", json.dumps(event).encode(), []), lease)])
+        assert pipeline.budget.wait_empty(30)
+    finally:
+        pipeline.stop()
+    assert not deaths
+    (record,) = broker.sent
+    answered: dict[str, Any] = json.loads(record.value or b"{}")
+    return answered
 
 
 def test_a_table_without_its_title_column_is_one_sentence(tmp_path: Path) -> None:

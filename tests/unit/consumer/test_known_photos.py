@@ -71,6 +71,7 @@ class PhotoHost(PhotoFetcher):
 
     async def start(self) -> None:
         await super().start()
+        self.loop = asyncio.get_running_loop()
         await self.host.__aenter__()
 
     async def close(self) -> None:
@@ -243,7 +244,7 @@ def test_listings_with_one_address_share_one_fetch_and_one_encoding(
     with bench(categorizer, photos, None, max_listings=6, max_age_ms=10_000) as plain:
         plain.host.gate = asyncio.Event()
         products = plain.submit(*((f"p{number}", TITLES[0], "/a") for number in range(6)))
-        plain.pipeline._loop.call_soon_threadsafe(plain.host.gate.set)
+        plain.host.loop.call_soon_threadsafe(plain.host.gate.set)
         found = plain.collect(products)
         assert (plain.host.bodies, len(plain.host.host.asked)) == (1, 1)
         assert len({one["probability"] for one in found.values()}) == 1
@@ -267,7 +268,7 @@ def test_a_small_body_is_within_what_its_listing_counts_for(
         products = plain.submit(*((f"p{number}", TITLES[0], "/a") for number in range(6)))
         waiting = plain.pipeline.budget.bytes  # each has room for a photo
         assert waiting > before
-        plain.pipeline._loop.call_soon_threadsafe(plain.host.gate.set)
+        plain.host.loop.call_soon_threadsafe(plain.host.gate.set)
         eventually(lambda: plain.count("mmcat_stage_seconds_count", stage="fetch") == 6, "all are fetched")
         assert len(photo(1)) <= SMALL_BYTES
         assert plain.pipeline.budget.bytes == waiting

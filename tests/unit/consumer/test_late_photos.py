@@ -21,7 +21,8 @@ from consumer.fetch.hosts import HostLimits
 from consumer.loading import load
 from consumer.metrics import Metrics
 from consumer.offsets import Lease
-from consumer.pipeline import Fetcher, Pipeline
+from consumer.pipeline import Pipeline
+from consumer.preparing import Fetcher
 from consumer.rank import Rank
 from consumer.records import Incoming, Origin, Outgoing
 from consumer.retries import read_retry

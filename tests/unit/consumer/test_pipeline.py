@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from consumer.delivery import Done
 from consumer.fetch import Fetched, Validators
 from consumer.loading import load
 from consumer.metrics import Metrics
 from consumer.offsets import Lease
+from consumer.outcomes import Done
 from consumer.pipeline import Pipeline
 from consumer.records import Incoming, Origin, Outgoing
 from consumer.work import Work

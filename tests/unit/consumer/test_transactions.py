@@ -4,7 +4,7 @@ On a real broker this is tests/integration/test_exactly_once.py; here is what ca
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -149,6 +149,22 @@ def test_outcomes_and_the_offset_after_them_are_committed_together(bench: Bench)
     assert bench.calls[:4] == COMMITTED
     bench.transactions.commit(0.0)
     assert bench.group.committed[-1] == (("in", 0), 2)
+
+
+@pytest.mark.parametrize("ok", [True, False])
+def test_what_a_transaction_held_is_told_of_together_each_once_and_in_order(bench: Bench, ok: bool) -> None:
+    if not ok:
+        bench.script["commit_transaction"] = [error(KafkaError.ILLEGAL_GENERATION, abort=True)]
+    told: list[tuple[list[int], bool]] = []
+
+    def on_done(works: Sequence[Sent], ok: bool) -> None:
+        told.append(([work.offset for work in works], ok))
+
+    bench.lease.start(0, 1, 2)
+    works = [Sent(bench.lease, offset, [Outgoing("out", b"key", b"value", [])]) for offset in (2, 0, 1)]
+    bench.transactions.send(works, on_done)
+    bench.until(lambda: told, "they have their word")
+    assert told == [([0, 1, 2], ok)]
 
 
 def test_what_may_succeed_when_it_is_asked_again_is_asked_again(bench: Bench) -> None:

@@ -1,5 +1,6 @@
 """Starting weights for the text encoder: all of them, or a sentence; and the same ones each time."""
 
+import logging
 from pathlib import Path
 from typing import Literal
 
@@ -51,6 +52,28 @@ def test_a_pooler_that_is_read_must_be_there(folder: Path) -> None:
     _without(folder, "pooler.")
     with pytest.raises(ModelError, match=r"has no weights for pooler\.dense\.bias, pooler\.dense\.weight"):
         _loaded(folder, "pooler")
+
+
+def test_a_pooler_that_is_handled_alarms_nobody_and_other_reports_are_as_they_were(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _without(folder, "pooler.")
+    library = logging.getLogger("transformers")  # hands nothing on to the root
+    library.addHandler(caplog.handler)
+    try:
+        _loaded(folder, "mean")
+        assert not caplog.messages
+        BertModel.from_pretrained(folder)
+        assert "LOAD REPORT" in caplog.text
+        caplog.clear()
+        save_file(
+            {"embeddings.word_embeddings.weight": torch.zeros(7, 16)}, folder / "model.safetensors", {"format": "pt"}
+        )
+        with pytest.raises(ModelError, match="no fitting text encoder weights"):
+            _loaded(folder, "mean")
+        assert "MISMATCH" in caplog.text
+    finally:
+        library.removeHandler(caplog.handler)
 
 
 def test_no_weight_is_made_up(folder: Path) -> None:
