@@ -146,16 +146,21 @@ def _fit(pixels: Pixels, size: tuple[int, int], orientation: int, px: int, fit: 
 
 
 def _resize(pixels: Pixels, height: int, width: int) -> Pixels:
-    """Antialiased bilinear on uint8: the same kernel as torchvision's `resize`, without importing torchvision."""
+    """Antialiased bilinear on uint8: the same kernel as torchvision's `resize`, without importing torchvision.
+
+    Rows first, by a call of its own: one call for both would go over every row's columns, at twice the time.
+    """
     import torch
 
     if pixels.shape[:2] == (height, width):
         return pixels
-    image_BCHW = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)  # channels-last strides: the fast path
-    small_BCHW = torch.nn.functional.interpolate(
-        image_BCHW, size=(height, width), mode="bilinear", align_corners=False, antialias=True
-    )
-    return small_BCHW.squeeze(0).permute(1, 2, 0).numpy()
+    # The batch's stride must be a whole photo's: only then does PyTorch see channels-last, and answers in it.
+    image_BCHW = torch.from_numpy(pixels).unsqueeze(0).permute(0, 3, 1, 2)
+    for size in ((height, pixels.shape[1]), (height, width)):
+        image_BCHW = torch.nn.functional.interpolate(
+            image_BCHW, size=size, mode="bilinear", align_corners=False, antialias=True
+        )
+    return image_BCHW.permute(0, 2, 3, 1).squeeze(0).numpy()
 
 
 def _upright(pixels: Pixels, orientation: int) -> Pixels:
