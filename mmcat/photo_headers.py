@@ -5,7 +5,8 @@ not looked at), the pixels are known before a library allocates for them, and a 
 (thousands of scans, of metadata blocks) is refused here. A photo of 300 kB can else take a decoder a minute, one of
 10 MB hours.
 
-Before photos.py, which unpacks what passes. Pure; a hundredth of a millisecond for a usual photo, a tenth for a progressive one.
+Before photos.py, which unpacks what passes. Pure; a hundredth of a millisecond for a usual photo, a tenth for a
+progressive one.
 """
 
 import re
