@@ -19,7 +19,7 @@ from mmcat.bundle import LoadedBundle
 from mmcat.engines.base import Vectors
 from mmcat.listing import PhotoVectors, Store
 
-FORMAT = 2  # change it where photos are decoded, titles cut or vectors written otherwise: kept ones are not found then
+FORMAT = 1  # change it where photos are decoded, titles cut or vectors written otherwise: kept ones are not found then
 _HALF = np.dtype("<f2")
 
 

@@ -35,7 +35,7 @@ from training.views import augmented
 __all__ = ["FeatureCache", "Features", "fingerprint", "pixels", "titles"]
 
 Array = npt.NDArray[Any]
-_FORMAT = 4  # change it where the way of computing changes
+_FORMAT = 3  # change it where the way of computing changes
 _OF_TEXT = ("max_tokens", "text_fields")  # parts of Preprocessing that photos do not see
 _PHOTOS, _TITLES = 32, 64  # rows per run of the encoder: larger is no faster on a CPU
 _TITLE_BLOCK = 64 * _TITLES  # rows that are sorted by length and written together
