@@ -151,11 +151,13 @@ def _resize(pixels: Pixels, height: int, width: int) -> Pixels:
 
     if pixels.shape[:2] == (height, width):
         return pixels
-    image_BCHW = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)  # channels-last strides: the fast path
+    # A batch of one, then the axes turned: with the stride of a whole photo PyTorch sees channels-last and answers in
+    # it; in the other order its answer is planar, and costs a turn there and another here.
+    image_BCHW = torch.from_numpy(pixels).unsqueeze(0).permute(0, 3, 1, 2)
     small_BCHW = torch.nn.functional.interpolate(
         image_BCHW, size=(height, width), mode="bilinear", align_corners=False, antialias=True
     )
-    return small_BCHW.squeeze(0).permute(1, 2, 0).numpy()
+    return small_BCHW.permute(0, 2, 3, 1).squeeze(0).numpy()
 
 
 def _upright(pixels: Pixels, orientation: int) -> Pixels:

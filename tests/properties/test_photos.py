@@ -90,3 +90,18 @@ def test_every_size_of_photo_fits_every_size_of_network(width: int, height: int,
     assert shown.any()
     if fit == "crop" or width == height:
         assert shown.all()
+
+
+@settings(deadline=None)
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 300), st.integers(0, 2**32 - 1))
+def test_reduced_and_enlarged_photos_have_pillows_pixels(width: int, height: int, px: int, seed: int) -> None:
+    """Both round twice, by half a level at most: in noise, which photos are not, they may be 2 levels apart."""
+    noise = Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
+    buffer = io.BytesIO()
+    noise.save(buffer, "BMP")
+    square = photos.decode(buffer.getvalue(), px).astype(int)
+    scale = px / max(width, height)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    left, top = (px - size[0]) // 2, (px - size[1]) // 2
+    pillow = np.asarray(noise.resize(size, Image.Resampling.BILINEAR))
+    assert np.abs(square[top : top + size[1], left : left + size[0]] - pillow).max() <= 2

@@ -5,6 +5,7 @@ import struct
 import zlib
 
 import pytest
+import simplejpeg
 from PIL import Image
 
 from mmcat import photos
@@ -79,6 +80,26 @@ def test_scans_without_end_are_refused_by_number_and_by_pixels(size: tuple[int, 
     with pytest.raises(PhotoError, match="scans") as caught:
         read_header(with_scans(size, more))
     assert caught.value.code == "refused"
+
+
+def test_scans_of_one_component_each_are_counted_in_a_sequential_photo_too() -> None:
+    scan_of_one = b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00" + b"x" * 10
+    before_pixels = JPEG[: JPEG.index(b"\xff\xda")]
+    assert read_header(before_pixels + scan_of_one * MAX_SCANS).format == "JPEG"
+    all_in_one_later = JPEG[len(before_pixels) : -2]
+    for scans in (scan_of_one * (MAX_SCANS + 1), scan_of_one + all_in_one_later + scan_of_one * MAX_SCANS):
+        with pytest.raises(PhotoError, match="scans"):
+            read_header(before_pixels + scans)
+
+
+def test_what_follows_the_only_scan_of_a_sequential_photo_is_not_read_by_a_decoder() -> None:
+    scan = JPEG[JPEG.index(b"\xff\xda") : -2]
+    repeated = JPEG[:-2] + scan * 10_000 + b"\xff\xd9"
+    assert read_header(repeated) == PhotoHeader("JPEG", 80 * 60)
+    with pytest.raises(ValueError, match="more than one scan"):
+        simplejpeg.decode_jpeg(repeated)
+    with pytest.raises(PhotoError, match="undecodable"):
+        photos.decode(repeated, 32)
 
 
 def test_scans_of_other_pictures_in_the_file_do_not_count() -> None:
