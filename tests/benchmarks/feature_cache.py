@@ -45,6 +45,7 @@ from mmcat.family import ModelConfig
 from mmcat.model import CategoryModel
 from mmcat.preparation import Preprocessing
 from mmcat.taxonomy import Node, Taxonomy
+from mmcat.weights import Weights
 from tests.benchmarks.engine import BERT, SMALL_BERT
 from tests.benchmarks.intervals import ratio
 from tests.support.tiny import tiny_tokenizer
@@ -130,7 +131,7 @@ def model(engine: str, small: bool) -> Categorizer:
     preprocessing = Preprocessing(px=px, max_tokens=TOKENS)
     runs: Engine
     if engine == "cpu":
-        runs = CpuEngine.load(network, preprocessing, torch.get_num_threads())
+        runs = CpuEngine.load(Weights.of(network), preprocessing, torch.get_num_threads())
     else:
         runs = EagerEngine(network, preprocessing, "cpu", "fp32")
     tokenizer = tiny_tokenizer()
@@ -139,7 +140,7 @@ def model(engine: str, small: bool) -> Categorizer:
         "seed-shaped",
         0,
         "f" * 64,
-        network,
+        Weights.of(network),
         tokenizer,
         taxonomy,
         preprocessing,
