@@ -221,13 +221,12 @@ def read(folder: str | Path, *, now_ms: int | None = None) -> LoadedBundle:
     """
     root = Path(folder)
     fingerprint = _verify(root)
-    manifest = _manifest(root, int(time.time() * 1000) if now_ms is None else now_ms)
+    manifest, taxonomy = _manifest(root, int(time.time() * 1000) if now_ms is None else now_ms)
     try:
         config = ModelConfig.from_json(manifest["model"])
         preprocessing = Preprocessing.from_json(manifest["preprocessing"])
         calibration = Calibration.from_json(manifest["calibration"])
         reference = None if manifest["reference"] is None else Reference.from_json(manifest["reference"])
-        taxonomy = Taxonomy.load(root / "taxonomy.tsv")
         tokenizer = None
         if config.reads_text:
             tokenizer = Tokenizer.load(root / "tokenizer.json", preprocessing.max_tokens)
@@ -258,7 +257,8 @@ def read(folder: str | Path, *, now_ms: int | None = None) -> LoadedBundle:
 def read_manifest(folder: str | Path) -> tuple[dict[str, Any], str]:
     """What bundle.json says and the fingerprint, verified as by `load`, without the weights; raises what it raises."""
     fingerprint = _verify(Path(folder))
-    return _manifest(Path(folder), int(time.time() * 1000)), fingerprint
+    manifest, _ = _manifest(Path(folder), int(time.time() * 1000))
+    return manifest, fingerprint
 
 
 def fingerprint(folder: str | Path) -> str:
@@ -296,7 +296,7 @@ def _verify(root: Path) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _manifest(root: Path, now_ms: int) -> dict[str, Any]:
+def _manifest(root: Path, now_ms: int) -> tuple[dict[str, Any], Taxonomy]:
     try:
         manifest: dict[str, Any] = json.loads((root / "bundle.json").read_text(encoding="utf-8"))
     except ValueError as error:
@@ -313,9 +313,10 @@ def _manifest(root: Path, now_ms: int) -> dict[str, Any]:
         raise BundleError(f"{root}: created_ms is {created_ms!r}, not milliseconds since 1970")
     if created_ms > now_ms + DAY_MS:
         raise BundleError(f"{root}: created more than a day ahead of this clock ({created_ms} ms): check both clocks")
-    if manifest["taxonomy_digest"] != Taxonomy.load(root / "taxonomy.tsv").digest:
+    taxonomy = Taxonomy.load(root / "taxonomy.tsv")
+    if manifest["taxonomy_digest"] != taxonomy.digest:
         raise BundleError(f"{root}: taxonomy.tsv is not the one the model was trained on: export it again")
-    return manifest
+    return manifest, taxonomy
 
 
 def _sha256(path: Path) -> str:

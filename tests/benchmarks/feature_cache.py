@@ -124,7 +124,7 @@ def _photo(number: int) -> bytes:
 def model(engine: str, small: bool) -> Categorizer:
     """Random weights in the research code's shape."""
     torch.manual_seed(0)
-    taxonomy = _taxonomy()
+    taxonomy = seed_taxonomy()
     bert, px = (SMALL_BERT, 64) if small else (BERT, 224)
     config = ModelConfig(tuple(map(len, taxonomy.classes)), text_encoder=bert, text_pooling="cls", px=px)
     network = CategoryModel(config).eval().requires_grad_(False)
@@ -153,7 +153,7 @@ def model(engine: str, small: bool) -> Categorizer:
     return Categorizer(loaded, runs)
 
 
-def _taxonomy() -> Taxonomy:
+def seed_taxonomy() -> Taxonomy:
     """57, 552, 3,190 and 404 nodes on the four levels."""
 
     def path(small: int, sub: int | None) -> tuple[Node, ...]:
