@@ -42,7 +42,7 @@ from tests.support.broker import warm_groups
 from tests.support.tiny import TITLES
 
 TOKENS: Final = 30
-LATE_S, LOOK_S = 120.0, 0.01
+LATE_S, LOOK_S = 300.0, 0.01
 
 
 def main() -> None:

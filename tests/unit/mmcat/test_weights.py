@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from mmcat import bundle
 from mmcat.categorizer import Categorizer
-from mmcat.engines.agreement import drawn_batches
+from mmcat.engines import choice
+from mmcat.engines.agreement import Verdict, drawn_batches
 from mmcat.engines.base import logits
 from mmcat.engines.choice import choose
 from mmcat.engines.eager import EagerEngine
@@ -78,11 +79,23 @@ def test_keys_of_kept_vectors_are_the_same_whether_a_model_was_built_or_not(tiny
     assert not set(fingerprints(unread, "openvino-cpu", "bf16").values()) & set(found.values())
 
 
-def test_the_cpu_engine_leaves_no_model_behind(text_bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["cpu", "auto"])
+def test_the_cpu_engine_leaves_no_model_behind_and_builds_none_again(
+    engine: str, text_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdict = Verdict(1.0, 1e-6, 1.9, "32 drawn listings")
+    monkeypatch.setattr(choice._Candidates, "_verdict", lambda *_: verdict)
     loaded = bundle.read(text_bundle)
-    choose(loaded, engine="cpu", device="cpu", cache=tmp_path / "engines")
-    assert "model" not in vars(loaded.weights)
     assert loaded.model.config == loaded.config
+    for one in (loaded, bundle.read(text_bundle)):
+        found, _ = choose(one, engine=engine, device="cpu", precision="fp32", cache=tmp_path / "engines")
+        assert found.name == "openvino-cpu"
+        assert "model" not in vars(one.weights)
+        monkeypatch.setattr("mmcat.weights._built", _never)
+
+
+def _never(*_: object) -> None:
+    raise AssertionError("a model was built")
 
 
 def test_a_start_with_graphs_builds_no_model_and_imports_nothing_that_would(text_bundle: Path, tmp_path: Path) -> None:
