@@ -23,6 +23,7 @@ The modules, in the order of the data:
     evidence.py     what an answer rests on: the shares of title and photo
     reference.py    what answers looked like when the model was made, to tell drift by
     model_card.py   the README of a bundle
+    weights.py      a bundle's weights, a model once somebody asks for one
     bundle.py       a trained model as a folder
     engines/        what runs it on hardware: eager PyTorch, or OpenVINO on the CPU
     features.py     vectors of photos and titles, kept

@@ -8,7 +8,7 @@
     int8.safetensors    where `mmcat bundle calibrate` put it; not among the sums (engines/int8.py)
     SHA256SUMS          of all the others; its own SHA-256 is the bundle's fingerprint
 
-No pickles, no code, no network. After model.py, text.py, preparation.py, calibration.py, reference.py, model_card.py;
+No pickles, no code, no network. After weights.py, text.py, preparation.py, calibration.py, reference.py, model_card.py;
 before categorizer.py.
 """
 
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from mmcat.calibration import Calibration
 from mmcat.errors import BundleError, MmcatError
@@ -34,6 +34,7 @@ from mmcat.preparation import Preprocessing
 from mmcat.reference import Reference
 from mmcat.taxonomy import Taxonomy
 from mmcat.text import Tokenizer
+from mmcat.weights import Weights
 
 FORMAT_VERSION = 3  # 2: reference and label_note, one threshold for all levels; 3: members
 DAY_MS = 86_400_000  # created_ms ranks results (design: generation), so a clock that runs ahead must not win for long
@@ -46,9 +47,10 @@ _KEYS = {
 
 @dataclass(frozen=True, slots=True)
 class LoadedBundle:
-    """A verified bundle; the model is on the CPU, float32, in eval mode.
+    """A verified bundle.
 
     Args:
+        weights: of its model.
         tokenizer: None for photos alone.
         folder: where it was read; None for one that was put together in memory.
     """
@@ -56,7 +58,7 @@ class LoadedBundle:
     name: str
     created_ms: int
     fingerprint: str
-    model: CategoryModel
+    weights: Weights
     tokenizer: Tokenizer | None
     taxonomy: Taxonomy
     preprocessing: Preprocessing
@@ -66,6 +68,16 @@ class LoadedBundle:
     metrics: Mapping[str, Any]
     reference: Reference | None
     folder: Path | None = None
+
+    @property
+    def config(self) -> ModelConfig:
+        """Of its model."""
+        return self.weights.config
+
+    @property
+    def model(self) -> CategoryModel:
+        """See `Weights.model`."""
+        return self.weights.model
 
 
 # ── Writing ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -104,7 +116,10 @@ def write(
         BundleError: parts that do not belong together, or `folder` exists and is not a bundle.
     """
     target = Path(folder)
-    _check_parts(model, tokenizer, taxonomy, preprocessing)
+    config = model.config
+    _check_parts(config, tokenizer, taxonomy, preprocessing)
+    if (config.reads_text and model.text_encoder is None) or (config.reads_image and model.image_encoder is None):
+        raise BundleError("the model was built without its encoders: a bundle holds the whole of it")
     if target.exists() and not (target / _SUMS).is_file():
         raise BundleError(f"{target} exists and is not a bundle: choose another folder or remove it")
     manifest = {
@@ -145,9 +160,8 @@ def write(
 
 
 def _check_parts(
-    model: CategoryModel, tokenizer: Tokenizer | None, taxonomy: Taxonomy, preprocessing: Preprocessing
+    config: ModelConfig, tokenizer: Tokenizer | None, taxonomy: Taxonomy, preprocessing: Preprocessing
 ) -> None:
-    config = model.config
     if config.classes not in (tuple(map(len, taxonomy.classes)), (len(taxonomy),)):
         raise BundleError(f"the model's classes {config.classes} are not those of the taxonomy")
     if config.px != preprocessing.px:
@@ -156,8 +170,6 @@ def _check_parts(
         raise BundleError(f"a model of modality {config.modality!r} and its tokenizer do not belong together")
     if tokenizer is not None and tokenizer.max_tokens != preprocessing.max_tokens:
         raise BundleError(f"tokenizer ({tokenizer.max_tokens}) and preprocessing ({preprocessing.max_tokens}) differ")
-    if (config.reads_text and model.text_encoder is None) or (config.reads_image and model.image_encoder is None):
-        raise BundleError("the model was built without its encoders: a bundle holds the whole of it")
 
 
 def _rename(beside: Path, target: Path) -> None:
@@ -188,7 +200,7 @@ def _sync(path: Path) -> None:
 
 
 def load(folder: str | Path, *, now_ms: int | None = None) -> LoadedBundle:
-    """Verifies and reads a bundle; blocks for a second or two per 500 MB.
+    """Verifies a bundle and builds its model; blocks for seconds.
 
     Args:
         now_ms: the clock, for tests.
@@ -196,31 +208,40 @@ def load(folder: str | Path, *, now_ms: int | None = None) -> LoadedBundle:
     Raises:
         BundleError: anything missing, changed, unknown or dated ahead; one sentence that names the file.
     """
+    loaded = read(folder, now_ms=now_ms)
+    _ = loaded.model  # weights that do not fit it are found here
+    return loaded
+
+
+def read(folder: str | Path, *, now_ms: int | None = None) -> LoadedBundle:
+    """As `load`, but the model is built when somebody asks for it; blocks for a second per GB.
+
+    That its weights fit is seen then. Every file is verified here: what was made of a bundle with this fingerprint
+    was made of weights that fit.
+    """
     root = Path(folder)
     fingerprint = _verify(root)
-    manifest = _manifest(root, int(time.time() * 1000) if now_ms is None else now_ms)
+    manifest, taxonomy = _manifest(root, int(time.time() * 1000) if now_ms is None else now_ms)
     try:
         config = ModelConfig.from_json(manifest["model"])
         preprocessing = Preprocessing.from_json(manifest["preprocessing"])
         calibration = Calibration.from_json(manifest["calibration"])
         reference = None if manifest["reference"] is None else Reference.from_json(manifest["reference"])
-        taxonomy = Taxonomy.load(root / "taxonomy.tsv")
         tokenizer = None
         if config.reads_text:
             tokenizer = Tokenizer.load(root / "tokenizer.json", preprocessing.max_tokens)
-        model = CategoryModel(config)
-        model.load_state_dict(load_file(str(root / "model.safetensors")))
-        _check_parts(model, tokenizer, taxonomy, preprocessing)
+        _check_parts(config, tokenizer, taxonomy, preprocessing)
+        weights = Weights.read(root / "model.safetensors", config)
     except MmcatError as error:
         raise BundleError(f"{root}: {error}") from error
-    except Exception as error:  # a weight file or configuration of another model: torch, transformers raise anything
+    except Exception as error:  # values of other types in bundle.json; no safetensors file
         reason = str(error).partition("\n")[0]
         raise BundleError(f"{root}: the weights do not fit the configuration ({reason}): export it again") from error
     return LoadedBundle(
         name=manifest["name"],
         created_ms=manifest["created_ms"],
         fingerprint=fingerprint,
-        model=model.eval(),
+        weights=weights,
         tokenizer=tokenizer,
         taxonomy=taxonomy,
         preprocessing=preprocessing,
@@ -236,7 +257,8 @@ def load(folder: str | Path, *, now_ms: int | None = None) -> LoadedBundle:
 def read_manifest(folder: str | Path) -> tuple[dict[str, Any], str]:
     """What bundle.json says and the fingerprint, verified as by `load`, without the weights; raises what it raises."""
     fingerprint = _verify(Path(folder))
-    return _manifest(Path(folder), int(time.time() * 1000)), fingerprint
+    manifest, _ = _manifest(Path(folder), int(time.time() * 1000))
+    return manifest, fingerprint
 
 
 def fingerprint(folder: str | Path) -> str:
@@ -274,7 +296,7 @@ def _verify(root: Path) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _manifest(root: Path, now_ms: int) -> dict[str, Any]:
+def _manifest(root: Path, now_ms: int) -> tuple[dict[str, Any], Taxonomy]:
     try:
         manifest: dict[str, Any] = json.loads((root / "bundle.json").read_text(encoding="utf-8"))
     except ValueError as error:
@@ -291,9 +313,10 @@ def _manifest(root: Path, now_ms: int) -> dict[str, Any]:
         raise BundleError(f"{root}: created_ms is {created_ms!r}, not milliseconds since 1970")
     if created_ms > now_ms + DAY_MS:
         raise BundleError(f"{root}: created more than a day ahead of this clock ({created_ms} ms): check both clocks")
-    if manifest["taxonomy_digest"] != Taxonomy.load(root / "taxonomy.tsv").digest:
+    taxonomy = Taxonomy.load(root / "taxonomy.tsv")
+    if manifest["taxonomy_digest"] != taxonomy.digest:
         raise BundleError(f"{root}: taxonomy.tsv is not the one the model was trained on: export it again")
-    return manifest
+    return manifest, taxonomy
 
 
 def _sha256(path: Path) -> str:

@@ -10,6 +10,7 @@ Last in the flow; knows all other modules. Does no fetching and holds no queue.
 
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +62,14 @@ class Categorizer:
         )
         self.preprocessing = bundle.preprocessing
         self.why_engine = why_engine
-        self._config = bundle.model.config
+        self._config = bundle.config
         self._tokenizer = bundle.tokenizer
         self._calibration = bundle.calibration
         self._engine = engine
         self._evidence = evidence
         self._index = PathIndex(bundle.taxonomy)
         self._decoding = SharedDecoding(bundle.preprocessing)
-        self._fingerprints = fingerprints(bundle, engine.name, engine.numerics)
+        self._fingerprints = partial(fingerprints, bundle, engine.name, engine.numerics)
         self._features: Features | None = None
 
     @classmethod
@@ -108,7 +109,7 @@ class Categorizer:
 
         if threads is not None:
             torch.set_num_threads(threads)
-        loaded = bundles.load(bundle)
+        loaded = bundles.read(bundle)
         chosen, why = choose(loaded, engine=engine, device=device, precision=precision, threads=threads, cache=cache)
         return cls(loaded, chosen, evidence=evidence, why_engine=why)
 
@@ -120,7 +121,7 @@ class Categorizer:
         config = self._config
         text_width = config.text_width if config.reads_text else 0
         shape = (config.image_cells, config.image_width, text_width)
-        self._features = None if store is None else Features(store, self._fingerprints, *shape)
+        self._features = None if store is None else Features(store, self._fingerprints(), *shape)
 
     def known_photos(self, digests: Sequence[bytes]) -> list[PhotoVectors | None]:
         """What is kept of the photos with these SHA-256 digests; nothing without a store. Thread-safe."""

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor
 
 from mmcat.bundle import LoadedBundle
 from mmcat.engines.base import Vectors
@@ -71,25 +71,25 @@ def fingerprints(bundle: LoadedBundle, engine: str, numerics: str) -> dict[str, 
     Args:
         engine, numerics: names of what computes them.
     """
-    config, preprocessing = bundle.model.config.to_json(), bundle.preprocessing.to_json()
+    config, preprocessing = bundle.config.to_json(), bundle.preprocessing.to_json()
     common = [FORMAT, engine, numerics]
     found = {}
-    if bundle.model.image_encoder is not None:
+    if image := bundle.weights.encoder("image_encoder"):
         shape = [config[name] for name in ("resnet_strides", "image_layers", "px", "grid")]
         seen = [preprocessing[name] for name in ("px", "fit", "fill", "max_pixels", "mean", "std")]
         seen += ["scaled_decode"] * bundle.preprocessing.scaled_decode
-        found["image"] = _digest([*common, "image", shape, seen], bundle.model.image_encoder)
-    if bundle.model.text_encoder is not None and bundle.tokenizer is not None:
+        found["image"] = _digest([*common, "image", shape, seen], image)
+    if bundle.tokenizer is not None and (text := bundle.weights.encoder("text_encoder")):
         shape = [config[name] for name in ("text_encoder", "text_pooling", "keys")]
-        found["text"] = _digest([*common, "text", shape, bundle.tokenizer.definition], bundle.model.text_encoder)
+        found["text"] = _digest([*common, "text", shape, bundle.tokenizer.definition], text)
     return found
 
 
-def _digest(settings: object, encoder: nn.Module) -> bytes:
+def _digest(settings: object, state: Mapping[str, Tensor]) -> bytes:
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for name, tensor in sorted(encoder.state_dict().items()):
+    for name, tensor in sorted(state.items()):
         digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.digest()
 
 

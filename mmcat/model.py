@@ -33,7 +33,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models import resnet50
 
 from mmcat.errors import ModelError
 from mmcat.family import TEXT_LAYERS, ModelConfig
@@ -50,7 +49,7 @@ class TextEncoder(nn.Module):
 
     def __init__(self, config: Mapping[str, Any], pooling: str, pooled: bool = True) -> None:
         super().__init__()
-        from transformers import AutoConfig, AutoModel  # seconds to import: only where a text model is built
+        from transformers import AutoConfig, AutoModel  # seconds to import: only where a model is built
 
         values = {key: value for key, value in config.items() if key != "model_type"}
         settings = AutoConfig.for_model(config["model_type"], **values)
@@ -91,6 +90,8 @@ class ImageEncoder(nn.Module):
         self, strides: str = "v1.5", layers: str = "layer4", grid: int = 1, zero_init_residual: bool = False
     ) -> None:
         super().__init__()
+        from torchvision.models import resnet50  # likewise
+
         self.layers, self.grid = layers, grid
         self.trunk = resnet50(weights=None, zero_init_residual=zero_init_residual)
         self.trunk.fc = nn.Identity()

@@ -75,7 +75,7 @@ def _prepared(
     """So many listings that have anything the model reads."""
     from mmcat.preparation import prepare
 
-    config = loaded.model.config
+    config = loaded.config
     cut = partial(prepare, preprocessing=loaded.preprocessing, with_photo=config.reads_image)
     read = read_sample(table, title_column, photos, address_policy(allow), count, cut)
     usable = [one for one in read if (one.text and config.reads_text) or one.pixels is not None]

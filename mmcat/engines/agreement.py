@@ -106,7 +106,7 @@ def answered(engine: Engine, batches: Sequence[Batch], index: PathIndex, kind: s
 
 def stacked(loaded: LoadedBundle, listings: Sequence[Prepared]) -> list[Batch]:
     """Prepared listings as batches."""
-    config, px = loaded.model.config, loaded.preprocessing.px
+    config, px = loaded.config, loaded.preprocessing.px
     chunks = (listings[start : start + LISTINGS] for start in range(0, len(listings), LISTINGS))
     return [stack(chunk, config, px, loaded.tokenizer).batch for chunk in chunks]
 
@@ -119,7 +119,7 @@ def drawn_batches(loaded: LoadedBundle, count: int) -> list[Batch]:
 
 
 def _drawn(loaded: LoadedBundle, names: list[str], dice: np.random.Generator) -> Batch:
-    config, px = loaded.model.config, loaded.preprocessing.px
+    config, px = loaded.config, loaded.preprocessing.px
     titles = [" ".join(dice.choice(names, dice.integers(1, 7))) for _ in range(LISTINGS)]
     has_text = (np.arange(LISTINGS) % 4 != 1) & config.reads_text
     has_image = (np.arange(LISTINGS) % 4 != 2) & config.reads_image

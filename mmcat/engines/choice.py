@@ -67,7 +67,9 @@ def choose(
     if engine == "cpu":
         if why_not is not None:
             raise ModelError(f"engine cpu cannot be used: {why_not}")
-        return _asked_for(loaded, "fp32" if precision == "auto" else precision, threads, cache), "asked for"
+        chosen = _asked_for(loaded, "fp32" if precision == "auto" else precision, threads, cache)
+        loaded.weights.release()  # what its graphs were made of, if they had to be
+        return chosen, "asked for"
     if why_not is None and cache is None:
         why_not = "no folder is given where other engines could keep their graphs"
     if why_not is not None or cache is None:
@@ -99,7 +101,7 @@ def _cpu(
     loaded: LoadedBundle, precision: str, threads: int | None, cache: Path | None, quantized: Quantized | None
 ) -> CpuEngine:
     return CpuEngine.load(
-        loaded.model,
+        loaded.weights,
         loaded.preprocessing,
         threads or torch.get_num_threads(),
         None if cache is None else _own(loaded, cache),
@@ -158,7 +160,9 @@ class _Candidates:
             if best is not None and verdicts[best].faster >= _MARGIN:
                 self._reasons[:0] = [f"{best}: {verdicts.pop(best)}"]
                 self._tell(verdicts, agree, "slower")
-                return self._cpu(best), "; ".join(self._reasons)
+                chosen = self._cpu(best)
+                self._loaded.weights.release()
+                return chosen, "; ".join(self._reasons)
             self._tell(verdicts, agree, "no faster")
         except ModelError as error:
             self._reasons.append(f"the CPU engine could not be made: {error}")

@@ -1,4 +1,4 @@
-"""The whole model on the CPU without PyTorch's overhead: three ONNX graphs, one after the other on all threads.
+"""The whole model on the CPU without PyTorch's overhead: three graphs, one after the other on all threads.
 
 In float32 with eager PyTorch's answers and quicker than it; several times as quick in bf16, where the CPU has it, and
 in int8, where the bundle was calibrated (docs/decisions/0016-cpu-engine.md). Titles run in the order of their length,
@@ -17,12 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mmcat.engines.base import WHOLE, Batch, Encoded, Vectors, padded, text_mask
-from mmcat.engines.graphs import Array, Graph, cut, export, parts
+from mmcat.engines.graphs import Array, Graph, convert, cut, export, parts
 from mmcat.engines.int8 import Quantized
 from mmcat.errors import ModelError
 from mmcat.family import ModelConfig
-from mmcat.model import CategoryModel
 from mmcat.preparation import Preprocessing
+from mmcat.weights import Weights
 
 _ENCODED, _FUSED = 16, 64  # rows of one run at most: bounds memory; an encoder's weights stay in the caches
 _TOKENS = 4  # lengths of runs are multiples of it
@@ -32,7 +32,7 @@ class CpuEngine:
     """See `engines.base.Engine`.
 
     Args:
-        folder: where `made` has put the graphs; not read after this.
+        folder: where the graphs are; mapped into memory, so their files may be removed, but must not be written.
         threads: of every run.
         precision: of the encoders, "fp32", "bf16" or "int8"; the fusion computes in fp32, as it does in eager.py.
         quantized: the encoders in int8, where that is the precision.
@@ -52,7 +52,7 @@ class CpuEngine:
         quantized: Quantized | None = None,
     ) -> None:
         self._config, self.precision, self.numerics = config, precision, precision
-        sources: dict[str, Path | tuple[bytes, bytes]] = {file.stem: file for file in sorted(folder.glob("*.onnx"))}
+        sources: dict[str, Path | tuple[bytes, bytes]] = {file.stem: file for file in sorted(folder.glob("*.xml"))}
         if quantized is not None:
             self.numerics = f"{precision} {quantized.digest}"
             sources |= quantized.graphs
@@ -63,7 +63,7 @@ class CpuEngine:
     @classmethod
     def load(
         cls,
-        model: CategoryModel,
+        weights: Weights,
         preprocessing: Preprocessing,
         threads: int,
         cache: Path | None = None,
@@ -73,16 +73,17 @@ class CpuEngine:
         """Makes the graphs of a model, or finds them; blocks for ten seconds or two.
 
         Args:
+            weights: a model is built of them only where graphs have to be made.
             cache: this model's own folder for them, of whatever precision; None keeps nothing.
 
         Raises:
             ModelError: the model cannot be exported, or the folder cannot be written.
         """
         if cache is not None:
-            return cls(_kept(cache, model, preprocessing), model.config, threads, precision, quantized)
+            return cls(_kept(cache, weights, preprocessing), weights.config, threads, precision, quantized)
         with tempfile.TemporaryDirectory(prefix="mmcat-engine-") as folder:
-            _make(Path(folder), model, preprocessing)
-            return cls(Path(folder), model.config, threads, precision, quantized)
+            _make(Path(folder), weights, preprocessing)
+            return cls(Path(folder), weights.config, threads, precision, quantized)
 
     def encode(self, batch: Batch) -> Encoded:
         """See `Engine.encode`."""
@@ -148,12 +149,13 @@ def _chosen(new_KLD: Array, known: Sequence[Vectors], rows_B: Array, keep: bool)
     return np.concatenate([new_KLD, padded(known, *new_KLD.shape[1:]), none_1LD])[rows_B], kept_KLD
 
 
-def _make(folder: Path, model: CategoryModel, preprocessing: Preprocessing) -> None:
-    for name, part in parts(model, preprocessing).items():
+def _make(folder: Path, weights: Weights, preprocessing: Preprocessing) -> None:
+    for name, part in parts(weights.model, preprocessing).items():
         export(part, folder / f"{name}.onnx")
+        convert(folder / f"{name}.onnx")
 
 
-def _kept(cache: Path, model: CategoryModel, preprocessing: Preprocessing) -> Path:
+def _kept(cache: Path, weights: Weights, preprocessing: Preprocessing) -> Path:
     """The folder with the graphs, made beside and renamed where there is none; two makers do not meet."""
     folder = cache / "graphs"
     if folder.is_dir():
@@ -163,7 +165,7 @@ def _kept(cache: Path, model: CategoryModel, preprocessing: Preprocessing) -> Pa
         with tempfile.TemporaryDirectory(prefix=".graphs.", dir=cache) as beside:
             made = Path(beside) / "graphs"
             made.mkdir()
-            _make(made, model, preprocessing)
+            _make(made, weights, preprocessing)
             made.rename(folder)
     except OSError as error:
         if not folder.is_dir():  # else another process was quicker

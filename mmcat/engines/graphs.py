@@ -1,6 +1,7 @@
-"""Parts of a model as ONNX graphs: exported from PyTorch once, kept on disk, run by OpenVINO on every core.
+"""Parts of a model as graphs: exported from PyTorch once, kept on disk, run by OpenVINO on every core.
 
-    part of a CategoryModel ── export ──> NAME.onnx ── Graph, fp32 or bf16 ──> rows in, rows out
+    part of a CategoryModel ── export ──> NAME.onnx ── convert ──> NAME.xml, NAME.bin ─┐
+                                            └────────────────────────────────────────┴─ Graph, fp32 or bf16
 
 The parts are the two encoders and the fusion, apart, because listings without a title or a photo skip an encoder, and
 evidence asks the fusion several times. One graph has one stream: all threads work on one run of rows. With two streams,
@@ -31,7 +32,7 @@ from mmcat.preparation import Preprocessing
 
 Array = npt.NDArray[Any]
 Axes = Mapping[str, Mapping[int, str]]
-FORMAT = 1  # change it where the graphs change: kept ones are made anew
+FORMAT = 2  # change it where the graphs change: kept ones are made anew
 _OPSET = 17
 _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # what OpenVINO calls them; an int8 graph's rest is float32
 
@@ -161,6 +162,22 @@ def export(part: Part, path: Path) -> None:
         part.model.train(training)
 
 
+def convert(path: Path) -> None:
+    """An ONNX file as OpenVINO's own XML and weights in its place: those are mapped into memory, not read and copied.
+
+    Raises:
+        ModelError: OpenVINO cannot read it.
+    """
+    runtime = core()
+    import openvino
+
+    try:
+        openvino.save_model(runtime.read_model(path), path.with_suffix(".xml"), compress_to_fp16=False)
+    except RuntimeError as error:
+        raise ModelError(f"{path} cannot be read ({' '.join(str(error).split())}): use engine eager") from error
+    path.unlink()
+
+
 # ── Running ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -168,7 +185,7 @@ class Graph:
     """One exported part, in memory. One thread at a time runs it.
 
     Args:
-        source: the file, which may be removed afterwards; or, in int8, OpenVINO's XML and weights.
+        source: the file, ONNX or XML, which may be removed afterwards; or, in int8, OpenVINO's XML and weights.
         precision: "fp32", "bf16" or "int8"; inputs and outputs are float32 in all.
         threads: of one run.
 
@@ -188,8 +205,11 @@ class Graph:
             compiled = core().compile_model(model, "CPU", options)
         except RuntimeError as error:
             reason = " ".join(str(error).split())
-            name = source if isinstance(source, Path) else "an int8 graph"
-            raise ModelError(f"{name} cannot be run ({reason}): remove it, and it is made again") from error
+            if isinstance(source, Path):
+                raise ModelError(
+                    f"{source} cannot be run ({reason}): remove {source.parent}, it is made anew"
+                ) from error
+            raise ModelError(f"an int8 graph cannot be run ({reason}): calibrate the bundle anew") from error
         self._inputs = [one.node.friendly_name for one in compiled.inputs]  # tensors have aliases
         self._request = compiled.create_infer_request()
 

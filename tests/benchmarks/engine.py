@@ -31,6 +31,7 @@ from mmcat.engines.int8 import Quantized, Sample
 from mmcat.family import ModelConfig
 from mmcat.model import CategoryModel
 from mmcat.preparation import Preprocessing
+from mmcat.weights import Weights
 from tests.benchmarks.intervals import best, ratio, rounds
 
 BATCHES, DEFAULT = (4, 8, 16, 32), 32
@@ -111,7 +112,7 @@ def _engines(
         for precision in (one for one, can in there.items() if can):
             started = time.perf_counter()
             engines[precision] = CpuEngine.load(
-                model,
+                Weights.of(model),
                 preprocessing,
                 torch.get_num_threads(),
                 Path(cache) / "engine",

@@ -45,6 +45,7 @@ from mmcat.family import ModelConfig
 from mmcat.model import CategoryModel
 from mmcat.preparation import Preprocessing
 from mmcat.taxonomy import Node, Taxonomy
+from mmcat.weights import Weights
 from tests.benchmarks.engine import BERT, SMALL_BERT
 from tests.benchmarks.intervals import ratio
 from tests.support.tiny import tiny_tokenizer
@@ -123,14 +124,14 @@ def _photo(number: int) -> bytes:
 def model(engine: str, small: bool) -> Categorizer:
     """Random weights in the research code's shape."""
     torch.manual_seed(0)
-    taxonomy = _taxonomy()
+    taxonomy = seed_taxonomy()
     bert, px = (SMALL_BERT, 64) if small else (BERT, 224)
     config = ModelConfig(tuple(map(len, taxonomy.classes)), text_encoder=bert, text_pooling="cls", px=px)
     network = CategoryModel(config).eval().requires_grad_(False)
     preprocessing = Preprocessing(px=px, max_tokens=TOKENS)
     runs: Engine
     if engine == "cpu":
-        runs = CpuEngine.load(network, preprocessing, torch.get_num_threads())
+        runs = CpuEngine.load(Weights.of(network), preprocessing, torch.get_num_threads())
     else:
         runs = EagerEngine(network, preprocessing, "cpu", "fp32")
     tokenizer = tiny_tokenizer()
@@ -139,7 +140,7 @@ def model(engine: str, small: bool) -> Categorizer:
         "seed-shaped",
         0,
         "f" * 64,
-        network,
+        Weights.of(network),
         tokenizer,
         taxonomy,
         preprocessing,
@@ -152,7 +153,7 @@ def model(engine: str, small: bool) -> Categorizer:
     return Categorizer(loaded, runs)
 
 
-def _taxonomy() -> Taxonomy:
+def seed_taxonomy() -> Taxonomy:
     """57, 552, 3,190 and 404 nodes on the four levels."""
 
     def path(small: int, sub: int | None) -> tuple[Node, ...]:

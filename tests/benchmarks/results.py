@@ -90,6 +90,15 @@ ROWS: Final = {
         ("tests.benchmarks.peers",),
         lambda found: "; ".join(f"{interval(found[with_])} × {found[with_]['best']}" for with_ in ("eager", "cpu")),
     ),
+    "start": Row(
+        "the service on the CPU engine, the research code's model at 224 px, graphs made already: from start to ready"
+        " < 10 s",
+        ("tests.benchmarks.start",),
+        lambda found: "; ".join(
+            f"{precision} {told['ready_s']:.1f} s and {told['anonymous_bytes'] / 1e9:.2f} GB of anonymous memory"
+            for precision, told in found.items()
+        ),
+    ),
     "exactly_once": Row(
         "exactly once ÷ at least once, events/s, null model, a commit every 100 ms ≥ 0.9",
         ("tests.benchmarks.exactly_once",),

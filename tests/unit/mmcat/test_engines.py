@@ -25,6 +25,7 @@ from mmcat.engines.int8 import Sample
 from mmcat.errors import ModelError
 from mmcat.evidence import COALITIONS
 from mmcat.paths import PathIndex
+from mmcat.weights import Weights
 from tests.support.tiny import PX, make_tiny_bundle, tiny_parts
 from tests.unit.mmcat.test_categorizer import LISTINGS, _same
 
@@ -60,7 +61,7 @@ def _batch(dice: np.random.Generator, listings: int, changes: dict[str, Any]) ->
 @pytest.mark.parametrize("name", FAMILY)
 def test_every_member_of_the_family_answers_as_eager_does(name: str, precision: str) -> None:
     parts = tiny_parts(**FAMILY[name])
-    cpu = CpuEngine.load(parts.model, parts.preprocessing, threads=2, precision=precision)
+    cpu = CpuEngine.load(Weights.of(parts.model), parts.preprocessing, threads=2, precision=precision)
     tolerance = TOLERANCE[precision]
     eager = EagerEngine(parts.model, parts.preprocessing, "cpu", "fp32")
     dice = np.random.default_rng(1)
@@ -77,7 +78,7 @@ def test_every_member_of_the_family_answers_as_eager_does(name: str, precision: 
 
 def test_listings_without_a_modality_in_the_whole_batch_are_answered() -> None:
     parts = tiny_parts()
-    cpu = CpuEngine.load(parts.model, parts.preprocessing, threads=2)
+    cpu = CpuEngine.load(Weights.of(parts.model), parts.preprocessing, threads=2)
     eager = EagerEngine(parts.model, parts.preprocessing, "cpu", "fp32")
     batch = _batch(np.random.default_rng(2), 5, {})
     none = np.full(5, -1)
@@ -152,9 +153,9 @@ def test_graphs_are_made_once_for_a_bundle_and_a_version(
 def test_a_graph_that_cannot_be_read_is_named(text_bundle: Path, tmp_path: Path) -> None:
     loaded = bundle.load(text_bundle)
     choose(loaded, engine="cpu", cache=tmp_path)
-    [broken] = tmp_path.rglob("text.onnx")
+    [broken] = tmp_path.rglob("text.xml")
     broken.write_bytes(b"no graph")
-    with pytest.raises(ModelError, match=r"text\.onnx cannot be run .*remove it"):
+    with pytest.raises(ModelError, match=r"text\.xml cannot be run .*remove .*graphs, it is made anew"):
         choose(loaded, engine="cpu", cache=tmp_path)
     engine, why = choose(loaded, device="cpu", cache=tmp_path)
     assert engine.name == "eager-cpu"
@@ -289,8 +290,8 @@ def test_an_engine_that_answers_otherwise_is_seen(text_bundle: Path) -> None:
 def test_the_calibration_set_has_listings_of_every_kind_and_is_the_same_again(name: str) -> None:
     parts = tiny_parts(**FAMILY[name])
     loaded = bundle.LoadedBundle(
-        "tiny", 0, "12345678", parts.model, parts.tokenizer, parts.taxonomy, parts.preprocessing, parts.calibration,
-        "", "", {}, None,
+        "tiny", 0, "12345678", Weights.of(parts.model), parts.tokenizer, parts.taxonomy, parts.preprocessing,
+        parts.calibration, "", "", {}, None,
     )  # fmt: skip
     first, again = drawn_batches(loaded, 2), drawn_batches(loaded, 2)
     for one, same in zip(first, again, strict=True):

@@ -99,7 +99,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     loaded = bundle.load(make_tiny_bundle(tmp_path_factory.mktemp("bundles") / "bundle", **FAMILY[name]))
     runs: EagerEngine | CpuEngine
     if engine == "cpu":
-        runs = CpuEngine.load(loaded.model, loaded.preprocessing, threads=2)
+        runs = CpuEngine.load(loaded.weights, loaded.preprocessing, threads=2)
     else:
         runs = EagerEngine(loaded.model, loaded.preprocessing, "cpu", "fp32")
     counting = Counting(runs)
