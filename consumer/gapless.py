@@ -6,30 +6,30 @@ Between the pipeline and transactions.py, which takes them.
 """
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
+from typing import Generic
 
+from consumer.delivery import Done, W
 from consumer.offsets import Lease, Partition
-from consumer.records import Outgoing
 
 
 @dataclass(slots=True, eq=False)
-class Outcome:
-    """What became of one polled record: what is to be sent, and who is told when that is committed or will never be."""
+class Outcome(Generic[W]):
+    """What became of one polled record, and who is told when that is committed or will never be."""
 
-    lease: Lease
-    offset: int
-    records: Sequence[Outgoing]
-    on_done: Callable[[bool], None]
+    work: W
+    on_done: Done[W]
 
-    def __lt__(self, other: "Outcome") -> bool:
+    def __lt__(self, other: "Outcome[W]") -> bool:
         """For the heap of one lease."""
-        return self.offset < other.offset
+        return self.work.offset < other.work.offset
 
 
 @dataclass(slots=True)
-class Contents:
+class Contents(Generic[W]):
     """What one transaction holds.
 
     Args:
@@ -37,7 +37,7 @@ class Contents:
         alone: it is for one partition that is on probation, and takes nothing of others.
     """
 
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: list[Outcome[W]] = field(default_factory=list)
     ends: dict[Lease, int] = field(default_factory=dict)
     alone: Lease | None = None
 
@@ -52,7 +52,7 @@ class Contents:
         return any(lease.ended for lease in self.ends)
 
 
-class Gapless:
+class Gapless(Generic[W]):
     """The outcomes that wait; thread-safe.
 
     A partition of which a record was refused is on probation: what it has goes alone, so that it does not fail what
@@ -61,28 +61,32 @@ class Gapless:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._waiting: dict[Lease, list[Outcome]] = {}
+        self._waiting: dict[Lease, list[Outcome[W]]] = {}
         self._probation: set[Partition] = set()
 
-    def put(self, outcome: Outcome) -> None:
-        """Work on a record has ended. From here on its lease counts it as finished."""
+    def put(self, outcomes: Iterable[Outcome[W]]) -> None:
+        """Work on these records has ended. From here on their leases count them as finished."""
+        ended: defaultdict[Lease, list[int]] = defaultdict(list)
         with self._lock:
-            heappush(self._waiting.setdefault(outcome.lease, []), outcome)
-            # After it is in the heap: below what the lease then calls committable, all is either waiting or was taken.
-            outcome.lease.finish(outcome.offset)
+            for outcome in outcomes:
+                heappush(self._waiting.setdefault(outcome.work.lease, []), outcome)
+                ended[outcome.work.lease].append(outcome.work.offset)
+            # After they are in the heap: below what a lease then calls committable, all is either waiting or was taken.
+            for lease, offsets in ended.items():
+                lease.finish(*offsets)
 
-    def take(self, into: Contents) -> tuple[list[Outcome], list[Outcome]]:
+    def take(self, into: Contents[W]) -> tuple[list[Outcome[W]], list[Outcome[W]]]:
         """Move what may go now into a transaction. Returns that, and what is dropped because its lease ended."""
-        taken: list[Outcome] = []
-        dropped: list[Outcome] = []
+        taken: list[Outcome[W]] = []
+        dropped: list[Outcome[W]] = []
         with self._lock:
             for lease in self._in_turn():
                 waiting = self._waiting[lease]
                 edge = lease.committable()
                 if edge is None:
                     dropped += self._waiting.pop(lease)
-                elif waiting[0].offset < edge and self._may_join(lease, into):
-                    while waiting and waiting[0].offset < edge:
+                elif waiting[0].work.offset < edge and self._may_join(lease, into):
+                    while waiting and waiting[0].work.offset < edge:
                         taken.append(heappop(waiting))
                     into.ends[lease] = edge
                     if not waiting:
@@ -104,7 +108,7 @@ class Gapless:
         """Those on probation first: they go into empty transactions only."""
         return sorted(self._waiting, key=lambda lease: lease.partition not in self._probation)
 
-    def _may_join(self, lease: Lease, into: Contents) -> bool:
+    def _may_join(self, lease: Lease, into: Contents[W]) -> bool:
         if into.alone is not None:
             return into.alone is lease
         if lease.partition not in self._probation:

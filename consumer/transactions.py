@@ -11,7 +11,7 @@ See docs/decisions/0010-exactly-once.md.
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
-from functools import partial
+from itertools import groupby
 from math import inf
 from queue import Empty, SimpleQueue
 from typing import Final, Generic, Protocol
@@ -83,9 +83,9 @@ class Transactions(Generic[W]):
         self._interval_s = min(interval_s, LONGEST_S)
         self._unwritable, self._patient = unwritable, patient
         self._shadow_s, self._on_death, self._clock = shadow_s, on_death, clock
-        self._waiting = Gapless()
+        self._waiting: Gapless[W] = Gapless()
         self._turn = threading.Lock()  # held in every step; what is open belongs to whoever holds it
-        self._contents = Contents()
+        self._contents: Contents[W] = Contents()
         self._begun_at = 0.0
         self._displaced = False  # perhaps: it is asked before another producer is made
         self._sure_at = inf  # from when on it is sure that another process is in our place
@@ -110,10 +110,10 @@ class Transactions(Generic[W]):
     def send(self, works: Sequence[W], on_done: Done[W]) -> None:
         """Take outcomes; each goes when every earlier polled record of its lease has its own. Does not block.
 
-        `on_done` runs once for each, in any thread: True when it is committed, False when it never will be.
+        `on_done` runs once for each, in any thread, several at a time: True when they are committed, False when they
+        never will be.
         """
-        for work in works:
-            self._waiting.put(Outcome(work.lease, work.offset, work.records, partial(_told, on_done, work)))
+        self._waiting.put(Outcome(work, on_done) for work in works)
         self._put.set()
 
     def stop(self) -> None:
@@ -246,15 +246,14 @@ class Transactions(Generic[W]):
         """Take what may go, and send it; returns whether a transaction is open."""
         began = bool(self._contents.ends)
         taken, dropped = self._waiting.take(self._contents)
-        for outcome in dropped:
-            outcome.on_done(False)
+        _tell(dropped, ok=False)
         try:
             if taken and not began:
                 self._begun_at = self._clock()
                 self._client.begin()
             for outcome in taken:
-                for record in outcome.records:
-                    self._client.produce(record, lambda lease=outcome.lease: self._refused(lease))  # type: ignore[misc]
+                for record in outcome.work.records:
+                    self._client.produce(record, lambda lease=outcome.work.lease: self._refused(lease))  # type: ignore[misc]
             self._client.poll()
         except TransactionError as error:
             self._give_back(error)
@@ -276,8 +275,7 @@ class Transactions(Generic[W]):
         self._contents = Contents()
         self._waiting.passed(contents.offsets)
         self._committed.put(contents.offsets)
-        for outcome in contents.outcomes:
-            outcome.on_done(True)
+        _tell(contents.outcomes, ok=True)
 
     def _give_back(self, error: TransactionError) -> None:
         """It did not succeed: end its leases, so that their partitions are read again from what is committed."""
@@ -292,26 +290,25 @@ class Transactions(Generic[W]):
             log.warning("abort_failed", kind=type(worse).__name__, detail=str(worse)[:300])
             self._discard(worse)
         finally:
-            for outcome in contents.outcomes:
-                outcome.on_done(False)
+            _tell(contents.outcomes, ok=False)
             for lease in contents.ends:
                 lease.end()
         if isinstance(error, AbortableError):
             self._look_for_lost_rights(contents)
 
-    def _look_for_lost_rights(self, contents: Contents) -> None:
+    def _look_for_lost_rights(self, contents: Contents[W]) -> None:
         """The client says that a topic may not be written, not which: so the broker is asked, whatever the error was.
 
         Raises:
             FatalError: a topic without which nothing goes on.
         """
-        topics = {record.topic for outcome in contents.outcomes for record in outcome.records}
+        topics = {record.topic for outcome in contents.outcomes for record in outcome.work.records}
         lost = self._unwritable(topics) if topics else set()
         if needed := sorted(lost - {self._patient}):
             raise FatalError(f"the broker does not let us write {', '.join(needed)} any more: authorisation lost")
         for outcome in contents.outcomes:
-            if any(record.topic in lost for record in outcome.records):
-                self._refused(outcome.lease)
+            if any(record.topic in lost for record in outcome.work.records):
+                self._refused(outcome.work.lease)
 
     def _discard(self, error: TransactionError) -> None:
         """The producer is of no use any more.
@@ -332,5 +329,6 @@ class Transactions(Generic[W]):
             self._displaced = True
 
 
-def _told(on_done: Done[W], work: W, ok: bool) -> None:
-    on_done([work], ok)
+def _tell(outcomes: Sequence[Outcome[W]], *, ok: bool) -> None:
+    for on_done, together in groupby(outcomes, key=lambda outcome: outcome.on_done):
+        on_done([outcome.work for outcome in together], ok)

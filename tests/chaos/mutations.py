@@ -82,9 +82,9 @@ def commit_after_lost() -> None:
 def transaction_past_the_gap() -> None:
     """Send with each transaction whatever is finished, also what stands past an unfinished record."""
 
-    def take(self: Gapless, into: Contents) -> tuple[list[Outcome], list[Outcome]]:
-        taken: list[Outcome] = []
-        dropped: list[Outcome] = []
+    def take(self: Gapless[Work], into: Contents[Work]) -> tuple[list[Outcome[Work]], list[Outcome[Work]]]:
+        taken: list[Outcome[Work]] = []
+        dropped: list[Outcome[Work]] = []
         with self._lock:
             for lease, waiting in self._waiting.items():
                 edge = lease.committable()

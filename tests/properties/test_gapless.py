@@ -1,18 +1,28 @@
 """A transaction holds nothing past a gap of its partition, and what it commits is exactly what it holds."""
 
 from collections import defaultdict
+from typing import NamedTuple
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.gapless import Contents, Gapless, Outcome
 from consumer.offsets import Lease
+from consumer.records import Outgoing
 
 PARTITIONS = 3
 
 
-def _outcome(lease: Lease, offset: int) -> Outcome:
-    return Outcome(lease, offset, (), lambda _: None)
+class Piece(NamedTuple):
+    """Work that sends nothing."""
+
+    lease: Lease
+    offset: int
+    records: tuple[Outgoing, ...] = ()
+
+
+def _outcome(lease: Lease, offset: int) -> Outcome[Piece]:
+    return Outcome(Piece(lease, offset), lambda *_: None)
 
 
 @st.composite
@@ -33,7 +43,8 @@ def test_a_transaction_holds_nothing_past_a_gap(
     history: tuple[dict[int, list[int]], list[tuple[str, int, int]]], probation: set[int]
 ) -> None:
     polled, steps = history
-    waiting, contents = Gapless(), Contents()
+    waiting: Gapless[Piece] = Gapless()
+    contents: Contents[Piece] = Contents()
     leases = {partition: Lease(("in", partition)) for partition in polled}
     for partition, offsets in polled.items():
         for offset in offsets:
@@ -43,12 +54,12 @@ def test_a_transaction_holds_nothing_past_a_gap(
     put: dict[int, set[int]] = defaultdict(set)
     committed: dict[int, list[int]] = defaultdict(list)
 
-    def commit(contents: Contents) -> None:
+    def commit(contents: Contents[Piece]) -> None:
         offsets = contents.offsets
         for outcome in contents.outcomes:
-            topic, partition = outcome.lease.partition
-            assert outcome.offset < offsets[topic, partition], "a record whose offset is not committed with it"
-            committed[partition].append(outcome.offset)
+            topic, partition = outcome.work.lease.partition
+            assert outcome.work.offset < offsets[topic, partition], "a record whose offset is not committed with it"
+            committed[partition].append(outcome.work.offset)
         for (_, partition), end in offsets.items():
             below = [one for one in polled[partition] if one < end]
             assert committed[partition] == below, "in order, each once, and nothing missing below the offset"
@@ -57,7 +68,7 @@ def test_a_transaction_holds_nothing_past_a_gap(
 
     for step, partition, offset in steps:
         if step == "put":
-            waiting.put(_outcome(leases[partition], offset))
+            waiting.put([_outcome(leases[partition], offset)])
             put[partition].add(offset)
         elif step == "take":
             waiting.take(contents)
@@ -81,31 +92,33 @@ def test_a_transaction_holds_nothing_past_a_gap(
 def test_what_a_lease_that_ended_left_is_dropped_and_breaks_the_transaction_that_holds_some(
     offsets: set[int], taken_before: int
 ) -> None:
-    waiting, contents, lease = Gapless(), Contents(), Lease(("in", 0))
+    waiting: Gapless[Piece] = Gapless()
+    contents: Contents[Piece] = Contents()
+    lease = Lease(("in", 0))
     for offset in sorted(offsets):
         lease.start(offset)
     early = [one for one in sorted(offsets) if one < taken_before]
-    for offset in early:
-        waiting.put(_outcome(lease, offset))
+    waiting.put([_outcome(lease, offset) for offset in early])
     taken, dropped = waiting.take(contents)
-    assert ([one.offset for one in taken], dropped) == (early, [])
+    assert ([one.work.offset for one in taken], dropped) == (early, [])
     assert not contents.broken
-    for offset in offsets.difference(early):
-        waiting.put(_outcome(lease, offset))
+    waiting.put([_outcome(lease, offset) for offset in offsets.difference(early)])
     lease.end()
     taken, dropped = waiting.take(contents)
     assert taken == []
-    assert sorted(one.offset for one in dropped) == sorted(offsets.difference(early))
+    assert sorted(one.work.offset for one in dropped) == sorted(offsets.difference(early))
     assert contents.broken == bool(early)
 
 
 def test_what_is_on_probation_goes_alone_and_lets_others_go_after_it() -> None:
-    waiting, good, bad = Gapless(), Lease(("in", 0)), Lease(("in", 1))
+    waiting: Gapless[Piece] = Gapless()
+    good, bad = Lease(("in", 0)), Lease(("in", 1))
     for lease in (good, bad):
         lease.start(0)
-        waiting.put(_outcome(lease, 0))
+        waiting.put([_outcome(lease, 0)])
     waiting.on_probation(bad.partition)
-    first, second = Contents(), Contents()
+    first: Contents[Piece] = Contents()
+    second: Contents[Piece] = Contents()
     waiting.take(first)
     waiting.take(second)
     assert ({*first.ends}, {*second.ends}) == ({bad}, {good})
