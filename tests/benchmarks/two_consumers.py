@@ -26,7 +26,7 @@ from mmcat.cli.servers import LocalKafka
 from tests.benchmarks.whole_consumer import BATCH, SERVICE
 from tests.support.broker import warm_groups
 
-STEADY_S: Final = 8.0
+STEADY_S: Final = 6.0
 ASK_S: Final = 0.1
 HELD: Final = {"MMCAT_LIMITS__IN_FLIGHT_LISTINGS": "256"}  # else the first to come takes the whole backlog in hand
 
