@@ -277,7 +277,8 @@ def polled(consumer: Consumer, count: int, timeout_s: float, company_s: float | 
 
     Args:
         timeout_s: how long to wait for `count` of them: the client waits it out even when some are there.
-        company_s: wait so long only for the first, and then no longer than this for more; None: for all as above.
+        company_s: how long to wait for `count` of them while some come; where none do, the first alone ends the wait
+            of `timeout_s`. None: as above.
 
     Raises:
         KafkaException: also where a callback failed, as those of a fenced client do. The client then raises a bare
@@ -286,8 +287,10 @@ def polled(consumer: Consumer, count: int, timeout_s: float, company_s: float | 
     try:
         if company_s is None:
             return consumer.consume(count, timeout_s)
+        if found := consumer.consume(count, company_s):
+            return found
         first = consumer.poll(timeout_s)
-        return [] if first is None else [first, *(consumer.consume(count - 1, company_s) if count > 1 else [])]
+        return [] if first is None else [first]
     except KafkaError as error:  # type: ignore[misc]  # no exception by its types, and yet it is raised
         failed = KafkaException(error)
     raise failed

@@ -61,8 +61,10 @@ from consumer.worker import Model
 log = structlog.get_logger("mmcat.service")
 
 POLL_RECORDS: Final = 200
-POLL_S: Final = 0.02  # for the first record
-COMPANY_S: Final = 0.003  # for more after it: the latency it adds, and the most turns of the loop that records cause
+POLL_S: Final = 0.05  # while nothing comes
+COMPANY_S: Final = (
+    0.005  # while records come, for more: the most that the loop adds to their latency, 200 turns a second
+)
 SURE_S: Final = 5.0  # a broker that has just started answers before it knows its topics: missing for so long is missing
 ASK_AGAIN_S: Final = 0.5
 START_S: Final = 5.0  # for one question to a broker that may be away

@@ -1,4 +1,4 @@
-"""How records are asked for: the first is waited for, and then as many more as there are, for a moment."""
+"""How records are asked for: those there are wait only a moment for more; where there are none, the first ends it."""
 
 from typing import cast
 
@@ -8,47 +8,47 @@ from hypothesis import strategies as st
 
 from consumer.kafka import Consumer, KafkaError, KafkaException, polled
 
-WAIT_S, COMPANY_S = 0.02, 0.003
+WAIT_S, COMPANY_S = 0.05, 0.005
 
 
 class Queue:
-    """A client with so many records; notes how long it was let wait."""
+    """A client with so many records, and one more that comes late; notes how long it was let wait."""
 
-    def __init__(self, records: int) -> None:
-        self._left = list(range(records))
+    def __init__(self, records: int, late: int | None = None) -> None:
+        self._left, self._late = list(range(records)), late
         self.waits: list[float] = []
 
     def poll(self, timeout_s: float) -> int | None:
         self.waits.append(timeout_s)
-        return self._left.pop(0) if self._left else None
+        return self._late
 
     def consume(self, count: int, timeout_s: float) -> list[int]:
-        assert count > 0, "the client would wait for nothing"
         self.waits.append(timeout_s)
         taken, self._left = self._left[:count], self._left[count:]
         return taken
 
+    def asked(self, count: int, company_s: float | None = COMPANY_S) -> list[int]:
+        return cast(list[int], polled(cast(Consumer, self), count, WAIT_S, company_s))
 
-@given(there=st.integers(0, 9), count=st.integers(1, 9), company_s=st.sampled_from([None, 0.0, COMPANY_S]))
+
+@given(there=st.integers(0, 9), count=st.integers(1, 9), company_s=st.sampled_from([None, COMPANY_S]))
 def test_as_many_as_are_wanted_and_there_come_in_their_order(there: int, count: int, company_s: float | None) -> None:
-    found = polled(cast(Consumer, Queue(there)), count, WAIT_S, company_s)
-    assert cast(list[int], found) == list(range(min(there, count)))
+    assert Queue(there).asked(count, company_s) == list(range(min(there, count)))
 
 
-def test_who_is_there_waits_only_a_moment_for_others() -> None:
-    nobody, one = Queue(0), Queue(1)
-    polled(cast(Consumer, nobody), 9, WAIT_S, COMPANY_S)
-    polled(cast(Consumer, one), 9, WAIT_S, COMPANY_S)
-    assert (nobody.waits, one.waits) == ([WAIT_S], [WAIT_S, COMPANY_S])
+def test_what_is_there_waits_only_a_moment_and_what_comes_later_for_nothing() -> None:
+    there, late = Queue(1), Queue(0, late=7)
+    assert (there.asked(9), there.waits) == ([0], [COMPANY_S])
+    assert (late.asked(9), late.waits) == ([7], [COMPANY_S, WAIT_S])
 
 
-class Fenced:
+class Fenced(Queue):
     """A client that raises what a callback of it has raised, as it does it."""
 
-    def poll(self, *_: object) -> None:
+    def poll(self, timeout_s: float) -> int | None:
         raise KafkaError(KafkaError._FATAL, "fenced")  # type: ignore[misc]
 
 
 def test_what_a_callback_raised_comes_as_an_exception_here_too() -> None:
     with pytest.raises(KafkaException):
-        polled(cast(Consumer, Fenced()), 1, WAIT_S, COMPANY_S)
+        Fenced(0).asked(1)
