@@ -152,6 +152,8 @@ class Pipeline:
 
     def submit(self, records: Sequence[tuple[Incoming, Lease]]) -> None:
         """Take records in the order of their partitions. Does not block. Their leases have been told (`start`)."""
+        if not records:
+            return
         started, now = time.perf_counter(), time.monotonic()
         works = [Work(incoming, lease, now, incoming.size_bytes) for incoming, lease in records]
         self.budget.add(sum(work.size_bytes for work in works), len(works))
@@ -160,8 +162,7 @@ class Pipeline:
             self._reuse.ask(events)
         else:
             self._preparer.take(events)
-        if records:
-            self._worked("take", time.perf_counter() - started)
+        self._worked("take", time.perf_counter() - started)
 
     def _enter(self, work: Work) -> bool:
         """Parse, and take a place in the order of the product; returns whether it is an event that may be answered."""

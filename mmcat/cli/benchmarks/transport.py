@@ -98,36 +98,31 @@ def work_off(
     command: Sequence[str],
     env: Mapping[str, str],
     log: Path,
-    processes: int = 1,
     look: Callable[[], None] = lambda: None,
-    warm_up_share: float = WARM_UP_SHARE,
 ) -> Speed:
-    """Start `processes` of `command`, watch them work the backlog off, end them.
+    """Start `command`, watch it work the backlog off, end it.
 
     Args:
         look: called every few milliseconds meanwhile, and once when all is done.
-        warm_up_share: of the events, before the clock starts.
 
     Raises:
-        ServerError: one of them ended, or the backlog is not done after `LATE_S` seconds.
+        ServerError: it ended, or the backlog is not done after `LATE_S` seconds.
     """
     watcher = Consumer({"bootstrap.servers": backlog.bootstrap, "group.id": "watcher"})
-    running = [spawn(command, log, env)]
-    running += [spawn(command, log, {**env, "MMCAT_HTTP__PORT": str(free_port())}) for _ in range(1, processes)]
+    process = spawn(command, log, env)
     try:
         deadline = time.monotonic() + LATE_S
         seen: list[tuple[int, float, float]] = []  # records, monotonic seconds, CPU seconds
         while not seen or seen[-1][0] < backlog.events:
             done = records(watcher, backlog.topics["output"])
-            if done >= backlog.events * warm_up_share and (not seen or done > seen[-1][0]):
-                seen.append((done, time.monotonic(), sum(map(_cpu_s, (one.pid for one in running)))))
-            if any(one.poll() is not None for one in running) or time.monotonic() > deadline:
+            if done >= backlog.events * WARM_UP_SHARE and (not seen or done > seen[-1][0]):
+                seen.append((done, time.monotonic(), _cpu_s(process.pid)))
+            if process.poll() is not None or time.monotonic() > deadline:
                 raise ServerError(f"{command[-1]} did {done} of {backlog.events} events\n{log_tail(log)}")
             look()
             time.sleep(LOOK_S)
     finally:
-        for one in running:
-            stop_process(one, 10)
+        stop_process(process, 10)
         watcher.close()
     (first, begun, cpu_begun), (last, ended, cpu_ended) = seen[0], seen[-1]
     return Speed((last - first) / (ended - begun), 1_000 * (cpu_ended - cpu_begun) / (last - first))
