@@ -109,15 +109,17 @@ def work_off(
     warm_up_share: float = WARM_UP_SHARE,
     left: int = 0,
     beside: Sequence[int] = (),
+    look_s: float = LOOK_S,
     late_s: float = LATE_S,
 ) -> Speed:
     """Start `processes` of `command`, watch them work the backlog off, end them.
 
     Args:
-        look: called every few milliseconds meanwhile, and once when all is done.
+        look: called every `look_s` meanwhile, and once when all is done.
         warm_up_share: of the events, before the clock starts.
         left: events at the end that do not count: what lies ahead of the model then has nothing to fetch beside it.
         beside: ids of other processes whose CPU time is told too.
+        look_s: between two looks at the output; each costs this process and the broker a millisecond or so.
         late_s: how long all of it may take.
 
     Raises:
@@ -137,7 +139,7 @@ def work_off(
             if any(one.poll() is not None for one in running) or time.monotonic() > deadline:
                 raise ServerError(f"{command[-1]} did {done} of {backlog.events} events\n{log_tail(log)}")
             look()
-            time.sleep(LOOK_S)
+            time.sleep(look_s)
     finally:
         for one in running:
             stop_process(one, 10)
