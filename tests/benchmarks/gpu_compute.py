@@ -1,11 +1,12 @@
 """How many listings a second a GPU computes when their pixels and tokens lie on it already, and how many it could.
 
-    python -m tests.benchmarks.gpu_compute [--device cuda] [--batches 128,512] [--pairs 9] [--small] [--json]
+    python -m tests.benchmarks.gpu_compute [--device cuda] [--engines eager,compiled] [--batches 128,512] [--pairs 9]
+        [--small] [--json]
 
 The model has the research code's shape: ResNet50 at 224 px, BERT-base, 30 tokens, 6 blocks, heads 57 / 552 / 3,190 /
 404; weights and inputs are random; encoders in bf16, fusion in float32. `compiled` is mmcat.engines.compiled
-(torch.compile, CUDA graphs), `tensorrt` the same through torch_tensorrt where that is installed, `eager` the reference;
-all take turns, and pixels are normalised on the way. Target on an H100: compiled at least 10,000 listings/s.
+(torch.compile, CUDA graphs), `tensorrt` the same through torch_tensorrt, which joins where it is installed, `eager` the
+reference; all take turns, and pixels are normalised on the way. Target on an H100: compiled at least 10,000 listings/s.
 
 `roofline` (Williams et al. 2009) is what the device would do if each convolution and matrix of weights took no longer
 than its arithmetic or its memory traffic, whichever is longer, at the rates of a large matrix product and a large copy
@@ -16,7 +17,7 @@ import argparse
 import importlib
 import importlib.util
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -41,16 +42,29 @@ SMALL_SIDE, SMALL_COPIED = 512, 2**24
 PEAKS = 5  # tries of either; the quickest counts
 
 
+def _tensorrt(model: CategoryModel, preprocessing: Preprocessing, device: str, precision: str) -> EagerEngine:
+    importlib.import_module("torch_tensorrt")  # makes itself known to torch.compile
+    return CompiledEngine(model, preprocessing, device, precision, backend="tensorrt")
+
+
+ENGINES: dict[str, Callable[[CategoryModel, Preprocessing, str, str], EagerEngine]] = {
+    "eager": EagerEngine,
+    "compiled": CompiledEngine,
+    **({"tensorrt": _tensorrt} if importlib.util.find_spec("torch_tensorrt") else {}),
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="The model alone on a GPU, beside the roofline.")
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--engines", default=",".join(ENGINES), help="several by commas")
     parser.add_argument("--batches", default="128,512", help="listings at once, several by commas")
     parser.add_argument("--pairs", type=int, default=9)
     parser.add_argument("--small", action="store_true", help="a tiny model: only to see that it runs")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     batches = [8] if given.small else [int(batch) for batch in given.batches.split(",")]
-    found = measure(given.device, batches, given.pairs, given.small)
+    found = measure(given.device, given.engines.split(","), batches, given.pairs, given.small)
     if given.json:
         print(json.dumps(found))
         return
@@ -63,12 +77,14 @@ def main() -> None:
         print(f"batch {batch:>4}  {'roofline':<9} {told['roofline']:>9,.0f} listings/s")
 
 
-def measure(device: str, batches: list[int], pairs: int, small: bool) -> dict[str, Any]:
+def measure(device: str, names: Sequence[str], batches: Sequence[int], pairs: int, small: bool) -> dict[str, Any]:
     """By batch: rates of each engine, that of the roofline, and their shares of it."""
     torch.manual_seed(0)
     px = SMALL_PX if small else PX
     config = ModelConfig(HEADS, text_encoder=SMALL_BERT if small else BERT, text_pooling="cls", px=px)
-    engines = _engines(config, Preprocessing(px=px, max_tokens=TOKENS), device)
+    preprocessing = Preprocessing(px=px, max_tokens=TOKENS)
+    engines = {name: ENGINES[name](CategoryModel(config).eval(), preprocessing, device, "bf16") for name in names}
+    reference = EagerEngine(CategoryModel(config).eval(), preprocessing, device, "bf16")  # its layers can be watched
     side, copied = (SMALL_SIDE, SMALL_COPIED) if small else (SIDE, COPIED)
     peaks = {dtype: flop_rate(device, dtype, side) for dtype in (torch.bfloat16, torch.float32)}
     traffic = byte_rate(device, copied)
@@ -77,7 +93,7 @@ def measure(device: str, batches: list[int], pairs: int, small: bool) -> dict[st
         inputs = _inputs(config, batch, device)
         with torch.inference_mode():
             took = rounds({name: partial(_run, engine, *inputs) for name, engine in engines.items()}, pairs)
-            work = layers(engines["eager"], partial(_run, engines["eager"], *inputs))
+            work = layers(reference, partial(_run, reference, *inputs))
         roofline = batch / sum(max(flop / peaks[dtype], size / traffic) for dtype, flop, size in work)
         rates = {name: median(batch / seconds) for name, seconds in took.items()}
         found[str(batch)] = {
@@ -88,20 +104,6 @@ def measure(device: str, batches: list[int], pairs: int, small: bool) -> dict[st
     name = torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else device
     gflop = sum(flop for _, flop, _ in work) / batches[-1] / 1e9
     return {"device": name, "gflop": gflop, "batches": found}
-
-
-def _engines(config: ModelConfig, preprocessing: Preprocessing, device: str) -> dict[str, EagerEngine]:
-    def model() -> CategoryModel:
-        return CategoryModel(config).eval()
-
-    engines: dict[str, EagerEngine] = {
-        "eager": EagerEngine(model(), preprocessing, device, "bf16"),
-        "compiled": CompiledEngine(model(), preprocessing, device, "bf16"),
-    }
-    if importlib.util.find_spec("torch_tensorrt") is not None:
-        importlib.import_module("torch_tensorrt")  # makes itself known to torch.compile
-        engines["tensorrt"] = CompiledEngine(model(), preprocessing, device, "bf16", backend="tensorrt")
-    return engines
 
 
 def _inputs(config: ModelConfig, batch: int, device: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -117,7 +117,7 @@ def main() -> None:
 
 def computed(device: str, engine: str, small: bool) -> float:
     """The best rate of the model alone, in a process that leaves the device when it is done."""
-    options = ("--device", device, "--json", *(("--small",) if small else ()))
+    options = ("--device", device, "--engines", engine, "--json", *(("--small",) if small else ()))
     command = (sys.executable, "-m", "tests.benchmarks.gpu_compute", *options)
     found = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
     return max(float(told["listings_per_s"][engine]["median"]) for told in found["batches"].values())

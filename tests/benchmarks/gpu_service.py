@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch.profiler import profile
+import torch
+from torch.profiler import ProfilerActivity, profile
 
 from consumer.loading import load
 from consumer.log import configure_logging
@@ -47,7 +48,8 @@ class Profiled:
 
     def __init__(self, model: Categorizer, file: Path) -> None:
         self._file, self._batches, self._begun = file, 0, 0.0
-        self._profile = profile()
+        kernels = [ProfilerActivity.CUDA] if torch.cuda.is_available() else None  # alone: what Python does costs time
+        self._profile = profile(activities=kernels)
         self._categorize = model.categorize_prepared
         self.info, self.prepare, self.warm_up = model.info, model.prepare, model.warm_up
         self.keep_features, self.known_photos = model.keep_features, model.known_photos
