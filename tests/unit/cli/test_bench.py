@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import urllib.request
 
 import numpy as np
@@ -10,7 +11,7 @@ from prometheus_client import generate_latest
 from rich.console import Console
 
 from consumer.metrics import Metrics
-from mmcat.cli.benchmarks import parts
+from mmcat.cli.benchmarks import parts, transport
 from mmcat.cli.benchmarks.intervals import Ratio, median, ratio
 from mmcat.cli.benchmarks.photo_host import PhotoHost
 from mmcat.cli.benchmarks.report import Report, bar, number
@@ -131,3 +132,8 @@ def test_the_photo_host_answers_each_number_with_bytes_of_its_own_and_the_pixels
 
 def test_no_two_listings_of_a_backlog_have_one_title() -> None:
     assert len({json.loads(event(number))["title"] for number in range(500)}) == 500
+
+
+def test_all_processes_together_used_at_least_what_this_one_did() -> None:
+    own, all_ = transport._cpu_s(os.getpid()), transport._cpu_s(transport.MACHINE)
+    assert 0.0 < own < all_
