@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmcat.engines.eager import EagerEngine
+from mmcat.errors import ModelError
 from mmcat.model import CategoryModel
 from mmcat.preparation import Preprocessing
 
@@ -37,6 +38,9 @@ class CompiledEngine(EagerEngine):
     Args:
         model, preprocessing, device, precision: as of EagerEngine.
         backend: of torch.compile; "tensorrt" where torch_tensorrt is installed and imported.
+
+    Raises:
+        ModelError: no such device or precision, or the model cannot be compiled.
     """
 
     def __init__(
@@ -60,8 +64,12 @@ class CompiledEngine(EagerEngine):
             name: _Runs(torch.compile(run, backend=backend, dynamic=False, fullgraph=True), pool)
             for name, run in eager.items()
         }
-        with torch.inference_mode(), torch._dynamo.config.patch(recompile_limit=_SHAPES):
-            self._make(preprocessing.px)
+        try:
+            with torch.inference_mode(), torch._dynamo.config.patch(recompile_limit=_SHAPES):
+                self._make(preprocessing.px)
+        except Exception as error:  # whatever a compiler meets: no Triton, no memory, an encoder of another make
+            reason = str(error).partition("\n")[0]
+            raise ModelError(f"this model cannot be compiled ({reason}): use engine eager") from error
 
     def read(self, ids_RT: Tensor, mask_RT: Tensor) -> Tensor:
         """See `EagerEngine.read`."""

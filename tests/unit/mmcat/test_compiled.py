@@ -96,3 +96,16 @@ def test_it_is_taken_where_it_is_asked_for_and_has_no_int8(
     assert (engine.name, why) == ("compiled-cpu", "asked for")
     with pytest.raises(ModelError, match="engine compiled has no int8"):
         choose(loaded, engine="compiled", precision="int8")
+
+
+def test_a_model_that_cannot_be_compiled_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_run: compiled.Run, **_options: object) -> compiled.Run:
+        def fail(*_inputs: torch.Tensor | None) -> list[torch.Tensor]:
+            raise RuntimeError("Cannot find a working triton installation\nand much more")
+
+        return fail
+
+    monkeypatch.setattr(torch, "compile", broken)
+    parts = tiny_parts(modality="text")
+    with pytest.raises(ModelError, match=r"compiled \(Cannot find a working triton installation\): use engine eager"):
+        CompiledEngine(parts.model, parts.preprocessing, "cpu", "fp32")
