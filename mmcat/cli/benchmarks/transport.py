@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -23,6 +23,7 @@ PARTITIONS: Final = 4
 WARM_UP_SHARE: Final = 0.1  # of the events, before the clock starts: joining, first connections, first imports
 LATE_S: Final = 120.0
 LOOK_S: Final = 0.005
+NO_LEADER: Final = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)  # yet: just made
 MACHINE: Final = 0  # in place of a process: all that runs, what the host of a virtual machine takes included
 KINDS: Final = ("input", "output", "review", "dead_letter")
 
@@ -154,7 +155,12 @@ def work_off(
 def records(watcher: Consumer, topic: str) -> int:
     """How many records the topic holds, by its end offsets: nothing else is written there, no transaction marker."""
     ends = (watcher.get_watermark_offsets(TopicPartition(topic, one), 5) for one in range(PARTITIONS))
-    return sum(end[1] for end in ends if end is not None)
+    try:
+        return sum(end[1] for end in ends if end is not None)
+    except KafkaException as error:
+        if error.args[0].code() not in NO_LEADER:
+            raise
+        return 0
 
 
 def _cpu_s(pid: int) -> float:
