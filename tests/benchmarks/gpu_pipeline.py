@@ -9,7 +9,7 @@ runs once more, watched by PyTorch's profiler (gpu_service.py), for the share of
 
 Processes share the GPU; one Python process fetches and publishes 1,000 to 2,000 listings/s at most, so give as many as
 there are cores for, and about as many hosts. Needs no network, but Apache Kafka (make kafka) and the extra test.
-`--device cpu --engine eager --small` shows that it runs.
+`--device cpu --engine eager --small --processes 1 --events 5000` shows that it runs.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from mmcat.cli.benchmarks.intervals import ratio
 from mmcat.cli.benchmarks.photo_host import PhotoHost
 from mmcat.cli.benchmarks.transport import Backlog, event, work_off
 from mmcat.cli.bundles import home
-from mmcat.cli.processes import free_port
+from mmcat.cli.processes import ServerError, free_port
 from mmcat.cli.servers import LocalKafka
 from tests.benchmarks.engine import BERT, SMALL_BERT
 from tests.benchmarks.intervals import show
@@ -105,12 +105,14 @@ def main() -> None:
         seen = Path(folder) / "busy"
         seen.mkdir()
         bench.rate(*SERVICE, "profiled", str(seen))
-        busy = sum(float(file.read_text("utf-8")) for file in seen.iterdir())
+        shares = [float(file.read_text("utf-8")) for file in seen.iterdir()]
+        if len(shares) < given.processes:
+            raise ServerError(f"{len(shares)} of {given.processes} processes had batches enough: give more --events")
     figures = {
         "service listings/s": service,
         "ceiling listings/s": ceiling,
         "compute listings/s": [compute] * given.pairs,
-        "device busy share": [busy],
+        "device busy share": [sum(shares)],
     }
     show(figures, ratio(service, [min(compute, one) for one in ceiling]), as_json=given.json)
 

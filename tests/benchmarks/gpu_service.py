@@ -28,7 +28,7 @@ from mmcat.cli.bundles import ENGINES, home
 from mmcat.listing import Listing, Prepared, Result
 from mmcat.preparation import Preprocessing, prepare
 
-SKIPPED, WATCHED = 10, 40  # batches
+SKIPPED, WATCHED = 5, 20  # batches
 
 
 class Decoding(NullModel):
