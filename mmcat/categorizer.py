@@ -88,8 +88,9 @@ class Categorizer:
 
         Args:
             device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:N".
-            engine: "eager" (PyTorch), "cpu" (OpenVINO, the extra `cpu`), or "auto": the fastest that answers as eager
-                in fp32 does; `why_engine` says why it is that one.
+            engine: "eager" (PyTorch), "cpu" (OpenVINO, the extra `cpu`), "compiled" (PyTorch compiled, for CUDA; blocks
+                for minutes), or "auto": the faster of the first two that answers as eager in fp32 does; `why_engine`
+                says why it is that one.
             precision: "fp32", "bf16", "int8" (the CPU engine's, of a bundle that was calibrated), or "auto": bf16 on
                 CUDA that has it; on a CPU, with engine "auto", the fastest that answers alike; else fp32.
             threads: CPU threads, for the whole process; None leaves torch's choice.

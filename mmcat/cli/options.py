@@ -17,7 +17,9 @@ Config = Annotated[
 Bootstrap = Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Broker: kafka.bootstrap_servers.")]
 View = Annotated[str | None, typer.Option(metavar="URL", help="Redis or Valkey: view.url.")]
 Device = Annotated[str | None, typer.Option(metavar="auto|cpu|cuda", help="Hardware: model.device.")]
-Engine = Annotated[str | None, typer.Option(metavar="auto|eager|cpu", help="What runs the model: model.engine.")]
+Engine = Annotated[
+    str | None, typer.Option(metavar="auto|eager|cpu|compiled", help="What runs the model: model.engine.")
+]
 
 
 def load_settings(config: Path | None, overrides: Mapping[str, Any] | None = None) -> "Settings":

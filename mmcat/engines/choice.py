@@ -6,7 +6,7 @@ Of those that keep their promise and are faster than eager the fastest is taken.
 for this bundle, version, precision, calibration, kind of CPU and number of threads, so that a later start makes the
 chosen engine alone.
 
-After agreement.py, cpu.py and eager.py; before categorizer.py.
+After agreement.py, compiled.py, cpu.py and eager.py; before categorizer.py.
 """
 
 import hashlib
@@ -23,13 +23,14 @@ from mmcat.bundle import LoadedBundle
 from mmcat.engines import graphs
 from mmcat.engines.agreement import PROMISES, Verdict, answered, drawn_batches, judge
 from mmcat.engines.base import Engine
+from mmcat.engines.compiled import CompiledEngine
 from mmcat.engines.cpu import CpuEngine
 from mmcat.engines.eager import EagerEngine
 from mmcat.engines.int8 import FILE, Quantized, Sample
 from mmcat.errors import ModelError
 from mmcat.paths import PathIndex
 
-ENGINES = ("auto", "eager", "cpu")
+ENGINES = ("auto", "eager", "cpu", "compiled")
 _MARGIN = 1.05  # an engine that is not even so much faster is not worth another
 
 
@@ -58,9 +59,11 @@ def choose(
     if engine not in ENGINES:
         raise ModelError(f"engine {engine!r} is unknown: use {', '.join(ENGINES)}")
     if precision == "int8":
-        if engine == "eager":
-            raise ModelError("engine eager has no int8: use engine cpu or auto")
+        if engine in ("eager", "compiled"):
+            raise ModelError(f"engine {engine} has no int8: use engine cpu or auto")
         engine = "cpu"
+    if engine == "compiled":
+        return CompiledEngine(loaded.model, loaded.preprocessing, device, precision), "asked for"
     if engine == "eager":
         return _eager(loaded, device, precision), "asked for"
     why_not = _why_not(device, precision, automatic=engine == "auto")

@@ -43,7 +43,7 @@ class EagerEngine:
         self._dtype = torch.bfloat16 if bf16 else torch.float32
         self.name = f"eager-{self._device.type}"
         self.precision = self.numerics = "bf16" if bf16 else "fp32"
-        self._model = model.eval().requires_grad_(False).to(self._device)
+        self.model = model.eval().requires_grad_(False).to(self._device)
         if model.text_encoder is not None:
             model.text_encoder.to(self._dtype)
         if model.image_encoder is not None:
@@ -59,7 +59,7 @@ class EagerEngine:
             text_BTD, new_RTD = self._text(batch)
             image_BND, new_KND = self._image(batch)
             mask_BT = None
-            if text_BTD is not None and self._model.config.keys == "sequence":
+            if text_BTD is not None and self.model.config.keys == "sequence":
                 mask_BT = torch.from_numpy(text_mask(batch, text_BTD.shape[1])).to(self._device)
             return Encoded(text_BTD, mask_BT, image_BND, batch.has_text, batch.has_image, new_RTD, new_KND)
 
@@ -69,16 +69,38 @@ class EagerEngine:
         has_image_B = torch.from_numpy(encoded.has_image).to(self._device)
         with torch.inference_mode():
             answers = [
-                self._model.fuse(
+                self.answer(
                     encoded.text, encoded.image, has_text_B & with_text, has_image_B & with_image, encoded.text_mask
                 )
                 for with_text, with_image in shown
             ]
-            return [[level_BC.float().cpu().numpy() for level_BC in answer] for answer in answers]
+            return [[level_BC.cpu().numpy() for level_BC in answer] for answer in answers]
+
+    # What the device computes, tensors on it in and out; compiled.py has it compiled.
+
+    def read(self, ids_RT: Tensor, mask_RT: Tensor) -> Tensor:
+        """Titles → float32 [R, T, D], T = 1 when pooled."""
+        return self.model.encode_text(ids_RT, mask_RT).float()
+
+    def see(self, pixels_KXXC: Tensor) -> Tensor:
+        """uint8 pixels → float32 [K, N, D], N = 1 when pooled."""
+        return self.model.encode_image(self._normalisation(pixels_KXXC).to(self._dtype)).float()
+
+    def answer(
+        self,
+        text_BTD: Tensor | None,
+        image_BND: Tensor | None,
+        has_text_B: Tensor,
+        has_image_B: Tensor,
+        text_mask_BT: Tensor | None,
+    ) -> list[Tensor]:
+        """Vectors → float32 logits [B, C] of each head."""
+        heads = self.model.fuse(text_BTD, image_BND, has_text_B, has_image_B, text_mask_BT)
+        return [level_BC.float() for level_BC in heads]
 
     def _text(self, batch: Batch) -> tuple[Tensor | None, Vectors | None]:
         """[B, T, D] float32, T = 1 when pooled, and the new ones in half precision if they are to be kept."""
-        config = self._model.config
+        config = self.model.config
         if not config.reads_text:
             return None, None
         if batch.ids is None or batch.mask is None:
@@ -87,20 +109,18 @@ class EagerEngine:
         new_RTD = torch.zeros(len(batch.ids), tokens, config.text_width, device=self._device)
         if len(batch.ids):
             ids_RT, mask_RT = (torch.from_numpy(array).to(self._device) for array in (batch.ids, batch.mask))
-            found_RTD = self._model.encode_text(ids_RT, mask_RT).float()
+            found_RTD = self.read(ids_RT, mask_RT)
             new_RTD[:, : found_RTD.shape[1]] = found_RTD
         return self._chosen(new_RTD, batch.known_text, batch.text_rows, batch.keep)
 
     def _image(self, batch: Batch) -> tuple[Tensor | None, Vectors | None]:
         """[B, N, D] float32, N = 1 when pooled; likewise."""
-        config = self._model.config
+        config = self.model.config
         if not config.reads_image:
             return None, None
         new_KND = torch.zeros(0, config.image_cells, config.image_width, device=self._device)
         if batch.pixels is not None and len(batch.pixels):
-            pixels_KXXC = torch.from_numpy(batch.pixels).to(self._device)
-            normal_KCXX = self._normalisation(pixels_KXXC).to(self._dtype)
-            new_KND = self._model.encode_image(normal_KCXX).float()
+            new_KND = self.see(torch.from_numpy(batch.pixels).to(self._device))
         return self._chosen(new_KND, batch.known_image, batch.image_rows, batch.keep)
 
     def _chosen(

@@ -1,11 +1,16 @@
-"""What all benchmarks of pairs have in common: turns that are interleaved, and ratios with their interval."""
+"""What all benchmarks of pairs have in common: turns that are interleaved, ratios with their interval, and print."""
 
+import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from mmcat.cli.benchmarks.intervals import Ratio, median
+from mmcat.cli.benchmarks.report import number
 
 RESAMPLES = 10_000
 
@@ -36,3 +41,16 @@ def ratio(slower: npt.NDArray[Any], faster: npt.NDArray[Any]) -> dict[str, Any]:
 def best(took: Mapping[str, npt.NDArray[Any]]) -> str:
     """The name with the smallest median."""
     return min(took, key=lambda name: float(np.median(took[name])))
+
+
+def show(figures: Mapping[str, Sequence[float]], share: Ratio, *, as_json: bool) -> None:
+    """Prints the median of each figure (unit in its name) and the ratio, as a table or as JSON."""
+    medians = {name: median(runs) for name, runs in figures.items()}
+    if as_json:
+        print(json.dumps({name: asdict(one) for name, one in medians.items()} | {"ratio": asdict(share)}))
+        return
+    width = max(map(len, figures))
+    for name, one in medians.items():
+        print(f"{name:<{width}}  {number(one.median):>9}")
+    interval = f"95 % interval {share.low:.3f} to {share.high:.3f}, {share.pairs} pairs"
+    print(f"{'ratio':<{width}}  {share.median:>9.3f}   {interval}")

@@ -8,20 +8,19 @@ run on the same cores. Target: at least 0.92.
 """
 
 import argparse
-import json
 import sys
 import tempfile
 import time
-from dataclasses import asdict
 from pathlib import Path
 
-from mmcat.cli.benchmarks.intervals import median, ratio
+from mmcat.cli.benchmarks.intervals import ratio
 from mmcat.cli.benchmarks.parts import photos
 from mmcat.cli.benchmarks.photo_host import PhotoHost
 from mmcat.cli.benchmarks.transport import Backlog, work_off
 from mmcat.cli.servers import LocalKafka
 from mmcat.listing import Listing
 from tests.benchmarks.device_service import DeviceModel
+from tests.benchmarks.intervals import show
 from tests.support.broker import warm_groups
 
 SERVICE = (sys.executable, "-m", "tests.benchmarks.device_service")
@@ -64,12 +63,7 @@ def main() -> None:
             rates["engine"].append(engine_rate(given.events // 2))
             rates["service"].append(service_rate(broker.bootstrap, host, given.events, Path(folder)))
     share = ratio(rates["service"], rates["engine"])
-    if given.json:
-        print(json.dumps({name: asdict(median(one)) for name, one in rates.items()} | {"ratio": asdict(share)}))
-        return
-    for name, one in rates.items():
-        print(f"{name:<8} {median(one).median:>8.1f} listings/s")
-    print(f"ratio    {share.median:>8.3f}   95 % interval {share.low:.3f} to {share.high:.3f}, {share.pairs} pairs")
+    show({f"{name} listings/s": one for name, one in rates.items()}, share, as_json=given.json)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.benchmarks.results import RESULTS, ROWS, Row, interval, rewritten
+from tests.benchmarks import results
+from tests.benchmarks.results import RESULTS, ROWS, Row, compiled, interval, rewritten
 
 
 @pytest.mark.parametrize("name", list(ROWS))
@@ -21,3 +22,25 @@ def test_a_row_that_is_not_in_the_table_is_told_of() -> None:
 
 def test_both_shapes_of_an_interval_read_alike() -> None:
     assert interval({"median": 0.5, "low": 0.4, "high": 0.6}) == interval({"ratio": 0.5, "interval": [0.4, 0.6]})
+
+
+def test_rows_for_a_gpu_are_left_out_where_there_is_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A command that fails would cost `make bench` its success."""
+    before = RESULTS.read_text("utf-8")
+    rows = [name for name, row in ROWS.items() if row.on_gpu]
+    monkeypatch.setattr(results, "has_gpu", lambda: False)
+    monkeypatch.setattr("sys.argv", ["results", *rows])
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: pytest.fail("it was run"))
+    assert results.main() == 0
+    assert capsys.readouterr().out.splitlines() == [f"{name}: left out, no CUDA device" for name in rows]
+    assert RESULTS.read_text("utf-8") == before
+
+
+def test_the_compiled_engine_is_told_of_at_its_best_batch() -> None:
+    batches = {
+        batch: {"listings_per_s": {"compiled": {"median": rate}}, "share": {"compiled": rate / 20_000}}
+        for batch, rate in (("128", 9_000.0), ("512", 12_000.0), ("1024", 11_000.0))
+    }
+    assert compiled({"device": "H100", "batches": batches}) == "12,000 listings/s on H100, 60% of the roofline"

@@ -1,4 +1,4 @@
-"""A photo host on loopback that answers each number with the same photo after a set time, in a thread of its own."""
+"""A photo host on loopback: each number is a photo of its own, after a set time; in a thread of its own."""
 
 import asyncio
 import threading
@@ -8,20 +8,23 @@ from typing import Self
 
 from aiohttp import web
 
+from mmcat.cli.benchmarks.parts import numbered
+
 
 class PhotoHost:
     """As a context manager it is ready when entered.
 
     Args:
-        bodies: JPEGs; `/N.jpg` is number N of them, counted round and round.
+        bodies: JPEGs; `/N.jpg` is number N of them, counted round and round, with a comment that no other has.
         delay_s: before each answer.
+        port: several hosts may share one, the kernel deals connections out; 0 takes a free one.
     """
 
-    def __init__(self, bodies: Sequence[bytes], delay_s: float = 0.0) -> None:
+    def __init__(self, bodies: Sequence[bytes], delay_s: float = 0.0, port: int = 0) -> None:
         self._bodies, self._delay_s = bodies, delay_s
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="photo-host", daemon=True)
-        self.port = 0
+        self.port = port
 
     @property
     def url(self) -> str:
@@ -46,12 +49,13 @@ class PhotoHost:
         app.router.add_get(r"/{number:\d+}.jpg", self._answer)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_port=self.port != 0)
         await site.start()
         self.port = self._runner.addresses[0][1]
 
     async def _answer(self, request: web.Request) -> web.Response:
         if self._delay_s:
             await asyncio.sleep(self._delay_s)
-        body = self._bodies[int(request.match_info["number"]) % len(self._bodies)]
+        number = int(request.match_info["number"])
+        body = numbered(self._bodies[number % len(self._bodies)], number)
         return web.Response(body=body, content_type="image/jpeg")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -23,15 +23,23 @@ PARTITIONS: Final = 4
 WARM_UP_SHARE: Final = 0.1  # of the events, before the clock starts: joining, first connections, first imports
 LATE_S: Final = 120.0
 LOOK_S: Final = 0.005
+NO_LEADER: Final = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)  # yet: just made
+MACHINE: Final = 0  # in place of a process: all that runs, what the host of a virtual machine takes included
 KINDS: Final = ("input", "output", "review", "dead_letter")
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """What one run showed; `cpu_ms` is the process's CPU time per event, NaN where /proc does not tell."""
+    """What one run showed.
+
+    Args:
+        cpu_ms: CPU time of the processes per event; NaN where /proc does not tell.
+        beside_ms: the same of each process beside them that was asked for.
+    """
 
     events_per_s: float
     cpu_ms: float
+    beside_ms: tuple[float, ...] = ()
 
 
 class Backlog:
@@ -79,15 +87,15 @@ def _stamped(kind: str) -> dict[str, str]:
 
 
 def event(number: int, image_url: str = "") -> bytes:
-    """A listing as shops register them, about 600 bytes."""
+    """A listing as shops register them, about 600 bytes; no two have one title, for equal ones are encoded once."""
     value: dict[str, Any] = {
         "product_id": f"p{number}",
-        "title": f"나이키 에어 줌 페가수스 40 남성 러닝화 DV3853-00{number % 10} 블랙/화이트 {220 + number % 8 * 10}mm",
+        "title": f"나이키 에어 줌 페가수스 40 남성 러닝화 DV{number:07} 블랙/화이트 {220 + number % 8 * 10}mm",
         "brand": "나이키",
         "maker": "나이키코리아",
         "registered_at": "2026-03-02T09:30:00+09:00",
         "seller_path": ["패션잡화", "신발", "운동화", "러닝화"],
-        "attributes": {"model": f"DV3853-00{number % 10}", "price": 139_000 + number, "colour": "black/white"},
+        "attributes": {"model": f"DV{number:07}", "price": 139_000 + number, "colour": "black/white"},
         **({"image_url": image_url.format(number)} if image_url else {}),
     }
     return json.dumps(value, ensure_ascii=False).encode()
@@ -98,45 +106,69 @@ def work_off(
     command: Sequence[str],
     env: Mapping[str, str],
     log: Path,
+    processes: int = 1,
     look: Callable[[], None] = lambda: None,
+    warm_up_share: float = WARM_UP_SHARE,
+    left: int = 0,
+    beside: Sequence[int] = (),
+    look_s: float = LOOK_S,
+    late_s: float = LATE_S,
 ) -> Speed:
-    """Start `command`, watch it work the backlog off, end it.
+    """Start `processes` of `command`, watch them work the backlog off, end them.
 
     Args:
-        look: called every few milliseconds meanwhile, and once when all is done.
+        look: called every `look_s` meanwhile, and once when all is done.
+        warm_up_share: of the events, before the clock starts.
+        left: events at the end that do not count: what lies ahead of the model then has nothing to fetch beside it.
+        beside: ids of other processes whose CPU time is told too; `MACHINE`: of all.
+        look_s: between two looks at the output; each costs this process and the broker a millisecond or so.
+        late_s: how long all of it may take.
 
     Raises:
-        ServerError: it ended, or the backlog is not done after `LATE_S` seconds.
+        ServerError: one of them ended, or the backlog is not done in time.
     """
     watcher = Consumer({"bootstrap.servers": backlog.bootstrap, "group.id": "watcher"})
-    process = spawn(command, log, env)
+    running = [spawn(command, log, env)]
+    running += [spawn(command, log, {**env, "MMCAT_HTTP__PORT": str(free_port())}) for _ in range(1, processes)]
     try:
-        deadline = time.monotonic() + LATE_S
-        seen: list[tuple[int, float, float]] = []  # records, monotonic seconds, CPU seconds
-        while not seen or seen[-1][0] < backlog.events:
+        deadline = time.monotonic() + late_s
+        seen: list[tuple[int, float, list[float]]] = []  # records, monotonic seconds, CPU seconds: theirs, of others
+        while not seen or seen[-1][0] < backlog.events - left:
             done = records(watcher, backlog.topics["output"])
-            if done >= backlog.events * WARM_UP_SHARE and (not seen or done > seen[-1][0]):
-                seen.append((done, time.monotonic(), _cpu_s(process.pid)))
-            if process.poll() is not None or time.monotonic() > deadline:
+            if done >= backlog.events * warm_up_share and (not seen or done > seen[-1][0]):
+                cpu_s = [sum(_cpu_s(one.pid) for one in running), *map(_cpu_s, beside)]
+                seen.append((done, time.monotonic(), cpu_s))
+            if any(one.poll() is not None for one in running) or time.monotonic() > deadline:
                 raise ServerError(f"{command[-1]} did {done} of {backlog.events} events\n{log_tail(log)}")
             look()
-            time.sleep(LOOK_S)
+            time.sleep(look_s)
     finally:
-        stop_process(process, 10)
+        for one in running:
+            stop_process(one, 10)
         watcher.close()
     (first, begun, cpu_begun), (last, ended, cpu_ended) = seen[0], seen[-1]
-    return Speed((last - first) / (ended - begun), 1_000 * (cpu_ended - cpu_begun) / (last - first))
+    count = last - first
+    own, *others = (1_000 * (after - before) / count for before, after in zip(cpu_begun, cpu_ended, strict=True))
+    return Speed(count / (ended - begun), own, tuple(others))
 
 
 def records(watcher: Consumer, topic: str) -> int:
     """How many records the topic holds, by its end offsets: nothing else is written there, no transaction marker."""
     ends = (watcher.get_watermark_offsets(TopicPartition(topic, one), 5) for one in range(PARTITIONS))
-    return sum(end[1] for end in ends if end is not None)
+    try:
+        return sum(end[1] for end in ends if end is not None)
+    except KafkaException as error:
+        if error.args[0].code() not in NO_LEADER:
+            raise
+        return 0
 
 
 def _cpu_s(pid: int) -> float:
-    """User and system seconds of a process so far (Linux)."""
+    """User and system seconds of a process, or of all, so far (Linux)."""
     try:
+        if pid == MACHINE:
+            ticks = list(map(int, Path("/proc/stat").read_text("ascii").partition("\n")[0].split()[1:9]))
+            return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")  # less idle and waiting for disks
         fields = Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()
     except OSError:
         return float("nan")

@@ -27,7 +27,7 @@ from mmcat.cli.processes import ServerError
 from mmcat.cli.servers import LocalKafka
 from tests.benchmarks.peers import bundle, packages
 from tests.benchmarks.peers.race import SERVICE, Place, Runner, Turn, event
-from tests.benchmarks.peers.work import BATCH
+from tests.benchmarks.peers.work import AHEAD, BATCH
 from tests.support.broker import warm_groups
 from tests.support.tiny import make_tiny_bundle
 
@@ -36,18 +36,21 @@ ENGINES: Final = ("eager", OURS)
 SAME: Final = 0.99  # of the answers: near ties of two float32 engines may fall either way
 PROBABILITY: Final = 0.01  # how far an equal answer's may be off
 DELAY_S: Final = 0.005
-DRAWN: Final = 16  # different photos; the rest of a turn's are these with a comment of their own
+PX: Final = 600
+DRAWN: Final = 16  # photos; the host gives each listing one with bytes of its own
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="The service against the same job on other libraries.")
-    parser.add_argument("--events", type=int, default=4 * BATCH, help="counted of each turn, two batches more are sent")
+    parser.add_argument(
+        "--events", type=int, default=4 * BATCH, help="counted of each turn; four batches more are sent"
+    )
     parser.add_argument("--pairs", type=int, default=9)
     parser.add_argument("--peers", default=",".join(packages.REQUIREMENTS), help="some of them, by commas")
     parser.add_argument("--small", action="store_true", help="a tiny model: only to see that it runs")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    turns = race(given.peers.split(","), given.events + 2 * BATCH, given.pairs, given.small)
+    turns = race(given.peers.split(","), given.events + BATCH + AHEAD, given.pairs, given.small)
     found = summary(turns)
     if given.json:
         print(json.dumps(found))
@@ -69,7 +72,7 @@ def race(peers: Sequence[str], listings: int, pairs: int, small: bool) -> dict[s
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         broker = stack.enter_context(LocalKafka())
-        host = stack.enter_context(PhotoHost(drawn_photos(listings), DELAY_S))
+        host = stack.enter_context(PhotoHost(photos((PX,) * DRAWN), DELAY_S))
         warm_groups(broker.bootstrap)
         model = make_tiny_bundle(folder / "bundle") if small else bundle.write(folder / "bundle", titles)
         place = Place(broker.bootstrap, model, host.url, folder)
@@ -109,14 +112,6 @@ def summary(turns: Mapping[str, Sequence[Turn]]) -> dict[str, Any]:
 def _equal(ours: Turn, theirs: Turn) -> float:
     pairs = [(answer, theirs.answers[product]) for product, answer in ours.answers.items()]
     return sum(one[0] == other[0] and abs(one[1] - other[1]) < PROBABILITY for one, other in pairs) / len(pairs)
-
-
-def drawn_photos(count: int) -> list[bytes]:
-    """JPEGs of 600 px, no two of the same bytes: the second marker of each is a comment with its number."""
-    drawn = photos((600,) * DRAWN)
-    comments = (b"\xff\xfe\x00\x06" + number.to_bytes(4, "big") for number in range(count))
-    bodies = (drawn[number % DRAWN] for number in range(count))
-    return [body[:2] + comment + body[2:] for body, comment in zip(bodies, comments, strict=True)]
 
 
 if __name__ == "__main__":

@@ -29,9 +29,9 @@ from arroyo.processing.strategies.batching import BatchStep, UnbatchStep
 from arroyo.types import Topic
 
 from mmcat.categorizer import Categorizer
-from tests.benchmarks.peers.work import BATCH, BATCH_S, FETCHES, SESSION_MS, Job, Photos, prepared, results
+from tests.benchmarks.peers.work import AHEAD, BATCH, BATCH_S, SESSION_MS, THREADS, Job, Photos, prepared, results
 
-PENDING = 4 * BATCH  # fetched ahead at most
+PENDING = AHEAD - BATCH  # fetched ahead at most, beside the batch that the model has
 
 
 class Steps(ProcessingStrategyFactory[KafkaPayload]):  # type: ignore[misc]  # the peers' packages are not installed here
@@ -45,7 +45,7 @@ class Steps(ProcessingStrategyFactory[KafkaPayload]):  # type: ignore[misc]  # t
         produce = Produce(self._producer, Topic(self._job.target), CommitOffsets(commit))
         categorize = RunTask(self._categorize, UnbatchStep(produce))
         batch = BatchStep(BATCH, BATCH_S, categorize)
-        return RunTaskInThreads(self._prepare, FETCHES, PENDING, batch)
+        return RunTaskInThreads(self._prepare, THREADS, PENDING, batch)
 
     def _prepare(self, message: Any) -> Any:
         return prepared(self._model, self._photos, message.payload.value)
@@ -65,7 +65,7 @@ def main() -> None:
             brokers,
             group_id=job.group,
             auto_offset_reset="earliest",
-            override_params={"session.timeout.ms": SESSION_MS},
+            override_params={"session.timeout.ms": SESSION_MS, "max.poll.interval.ms": SESSION_MS},
         )
     )
     processor = StreamProcessor(consumer, Topic(job.source), Steps(job, job.model(), producer), ONCE_PER_SECOND)

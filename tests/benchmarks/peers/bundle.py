@@ -27,20 +27,25 @@ SENTENCES: Final[dict[str, Any]] = {
 MAIN, MIDDLE, SMALL = 57, 10, 6  # of each: categories under one parent
 
 
-def write(folder: Path, titles: list[str]) -> Path:
-    """Writes the bundle; its tokenizer learns from `titles`. Blocks for seconds."""
+def write(folder: Path, titles: list[str], tokens: int = TOKENS, **changes: Any) -> Path:
+    """Writes the bundle; its tokenizer learns from `titles`. Blocks for seconds.
+
+    Args:
+        tokens: of the longest title.
+        changes: of the model's configuration.
+    """
     taxonomy = Taxonomy(_paths())
-    config = ModelConfig(
-        classes=tuple(map(len, taxonomy.classes)),
-        text_encoder=SENTENCES,
-        text_pooling="layers",
-        image_layers="layer3+layer4",
-        px=PX,
-        width=384,
-        blocks=2,
-        heads=4,
-        members=3,
-    )
+    shape: dict[str, Any] = {
+        "text_encoder": SENTENCES,
+        "text_pooling": "layers",
+        "image_layers": "layer3+layer4",
+        "px": PX,
+        "width": 384,
+        "blocks": 2,
+        "heads": 4,
+        "members": 3,
+    }
+    config = ModelConfig(classes=tuple(map(len, taxonomy.classes)), **(shape | changes))
     torch.manual_seed(0)
     model = CategoryModel(config).eval()
     with torch.no_grad():
@@ -50,9 +55,9 @@ def write(folder: Path, titles: list[str]) -> Path:
     bundle.write(
         folder,
         model=model,
-        tokenizer=Tokenizer.train_wordpiece(titles, size=VOCABULARY, max_tokens=TOKENS),
+        tokenizer=Tokenizer.train_wordpiece(titles, size=VOCABULARY, max_tokens=tokens),
         taxonomy=taxonomy,
-        preprocessing=Preprocessing(px=PX, max_tokens=TOKENS),
+        preprocessing=Preprocessing(px=config.px, max_tokens=tokens),
         calibration=Calibration({"both": 1.0}, {"both": 0.9}),
         name="peers",
         metrics={},

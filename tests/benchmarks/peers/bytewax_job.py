@@ -24,14 +24,14 @@ from confluent_kafka import OFFSET_STORED
 
 from mmcat.cli.benchmarks.transport import PARTITIONS
 from mmcat.listing import Prepared
-from tests.benchmarks.peers.work import BATCH, BATCH_S, FETCHES, Job, Photos, prepared, results
+from tests.benchmarks.peers.work import BATCH, BATCH_S, THREADS, Job, Photos, prepared, results
 
 READ = 2 * BATCH // PARTITIONS  # of each partition at once
 
 
 def flow(job: Job) -> Dataflow:
     """The dataflow."""
-    model, photos, threads = job.model(), Photos(), ThreadPoolExecutor(FETCHES)
+    model, photos, threads = job.model(), Photos(), ThreadPoolExecutor(THREADS)
 
     def begin(message: KafkaSourceMessage) -> Future[Prepared]:
         return threads.submit(prepared, model, photos, message.value)

@@ -53,6 +53,7 @@ async def main() -> None:
             ack_policy=AckPolicy.NACK_ON_ERROR,
             auto_offset_reset="earliest",
             session_timeout_ms=SESSION_MS,
+            max_poll_interval_ms=SESSION_MS,
         )
         subscriber(categorize, decoder=lambda message: message.body)
         await FastStream(broker, logger=None).run()

@@ -18,7 +18,7 @@ from quixstreams import Application
 from quixstreams.sinks.base import BaseSink
 
 from mmcat.listing import Prepared
-from tests.benchmarks.peers.work import BATCH, BATCH_S, FETCHES, SESSION_MS, Job, Photos, prepared, results
+from tests.benchmarks.peers.work import BATCH, BATCH_S, SESSION_MS, THREADS, Job, Photos, prepared, results
 
 
 class Categorize(BaseSink):  # type: ignore[misc]  # the peers' packages are not installed here
@@ -27,7 +27,7 @@ class Categorize(BaseSink):  # type: ignore[misc]  # the peers' packages are not
     def __init__(self, job: Job, producer: Any) -> None:
         super().__init__()
         self._model, self._producer, self._target = job.model(), producer, job.target
-        self._photos, self._threads = Photos(), ThreadPoolExecutor(FETCHES)
+        self._photos, self._threads = Photos(), ThreadPoolExecutor(THREADS)
         self._begun: list[Future[Prepared]] = []
 
     def add(self, value: bytes, **_where: Any) -> None:
@@ -52,7 +52,7 @@ def main() -> None:
         commit_every=BATCH,
         commit_interval=BATCH_S,
         consumer_poll_timeout=BATCH_S,
-        consumer_extra_config={"session.timeout.ms": SESSION_MS},
+        consumer_extra_config={"session.timeout.ms": SESSION_MS, "max.poll.interval.ms": SESSION_MS},
         producer_extra_config={"linger.ms": 5},
         auto_create_topics=False,
         loglevel="WARNING",

@@ -1,8 +1,9 @@
 """Whole consumers in turns: each a process that stays, with topics of its own, stopped while another has its turn.
 
-A turn is a backlog of listings. Results are counted from the end of the first batch to where one more batch is left, by
-the broker's clock: so neither joining nor a last batch that waits for its window counts. Every product must have one
-result that saw its photo. After packages.py, which says where a peer's own packages are.
+A turn is a backlog of listings. Results are counted from the end of the first batch to where `AHEAD` listings are left,
+by the broker's clock: so joining does not count, nor an end at which nothing is fetched any more because all that is
+left was fetched ahead. Every product must have a result that saw its photo. After packages.py, which says where the
+packages of a peer are.
 """
 
 import json
@@ -11,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from mmcat.cli.benchmarks.transport import PARTITIONS, Backlog
 from mmcat.cli.bundles import home
 from mmcat.cli.processes import ServerError, log_tail, spawn, stop_process
 from tests.benchmarks.peers import packages
-from tests.benchmarks.peers.work import BATCH, FETCHES, PHOTO_S, SESSION_MS
+from tests.benchmarks.peers.work import AHEAD, BATCH, FETCHES, PHOTO_S, SESSION_MS
 
 SERVICE: Final = "mmcat"
 LATE_S: Final = 300.0  # of a turn, the start before the first included: the engine's graphs are made then
@@ -81,16 +82,15 @@ class Runner:
         """Listings with these numbers from registration to results; blocks until they are all there.
 
         Raises:
-            ServerError: it ended, was late, or did not answer each listing once with its photo.
+            ServerError: it ended, was late, or answered a listing without its photo.
         """
         with self._awake():
             self._register(numbers)
-            messages = self._collect(len(numbers))
-        results = {said["product_id"]: said for said in (json.loads(message.value() or b"") for message in messages)}
-        blind = sum(said["image"] != "used" for said in results.values())
-        if len(results) < len(numbers) or blind:
-            raise ServerError(f"{self}: {len(results)} of {len(numbers)} listings were answered, {blind} without photo")
-        answers = {product: (said["path"][-1]["id"], said["probability"]) for product, said in results.items()}
+            messages = self._collect({f"p{number}".encode() for number in numbers})
+        results = [json.loads(message.value() or b"") for message in messages]
+        if blind := sum(said["image"] != "used" for said in results):
+            raise ServerError(f"{self}: {blind} of {len(numbers)} listings were answered without their photo")
+        answers = {said["product_id"]: (said["path"][-1]["id"], said["probability"]) for said in results}
         return Turn(rate([message.timestamp()[1] for message in messages]), answers)
 
     def __str__(self) -> str:
@@ -127,7 +127,9 @@ class Runner:
                 "MMCAT_PHOTO__PORTS": port,
                 "MMCAT_PHOTO__PER_HOST": str(FETCHES),
                 "MMCAT_PHOTO__DEADLINE_S": str(PHOTO_S),
+                "MMCAT_LIMITS__IN_FLIGHT_LISTINGS": str(AHEAD),
                 "MMCAT_KAFKA__SESSION_TIMEOUT_MS": str(SESSION_MS),
+                "MMCAT_KAFKA__MAX_POLL_INTERVAL_MS": str(SESSION_MS),
             }
         )
 
@@ -139,15 +141,18 @@ class Runner:
         if left := producer.flush(30):
             raise ServerError(f"the broker did not take {left} events")
 
-    def _collect(self, count: int) -> list[Message]:
+    def _collect(self, products: Set[bytes]) -> list[Message]:
+        """The first result of each; what is said again, of an earlier turn too, is left out: at least once may."""
         assert self._process is not None
-        messages: list[Message] = []
+        first: dict[bytes, Message] = {}
         deadline = time.monotonic() + LATE_S
-        while len(messages) < count:
+        while len(first) < len(products):
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise ServerError(f"{self} gave {len(messages)} of {count} results\n{log_tail(self._log)}")
-            messages += [one for one in self._results.consume(count, 0.1) if one.error() is None]
-        return messages
+                raise ServerError(f"{self} gave {len(first)} of {len(products)} results\n{log_tail(self._log)}")
+            for message in self._results.consume(len(products), 0.1):
+                if message.error() is None and message.key() in products:
+                    first.setdefault(message.key() or b"", message)
+        return list(first.values())
 
 
 def event(number: int, image_url: str) -> dict[str, Any]:
@@ -157,7 +162,7 @@ def event(number: int, image_url: str) -> dict[str, Any]:
 
 
 def rate(stamps_ms: list[int]) -> float:
-    """Results a second between the end of the first batch and one batch before the end."""
+    """Results a second between the end of the first batch and the last that had fetches beside it."""
     stamps_ms = sorted(stamps_ms)
-    first, last = BATCH - 1, len(stamps_ms) - BATCH - 1
+    first, last = BATCH - 1, len(stamps_ms) - AHEAD - 1
     return 1_000 * (last - first) / (stamps_ms[last] - stamps_ms[first])

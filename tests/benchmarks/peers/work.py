@@ -18,10 +18,13 @@ from mmcat.cli.bundles import ENGINES, home
 from mmcat.listing import Listing, Prepared, Result
 
 BATCH: Final = 32  # listings per model call: the service's `batch.max_listings`
+EAGER_BATCH: Final = 32  # listings at once through eager PyTorch: the quickest of 8, 16 and 32, on a busy machine
 BATCH_S: Final = 0.05  # longest wait for a full batch: the service's `batch.max_age_ms`
-FETCHES: Final = 64  # at once: what the service is given too
+AHEAD: Final = 3 * BATCH  # listings held at once, by the service's `limits.in_flight_listings` and by peers' own bounds
+FETCHES: Final = 64  # at once from the host, where they take no thread each; the service is given as many
+THREADS: Final = 16  # that fetch and decode, where they do: more only take the cores from the model
 PHOTO_S: Final = 30.0  # longest wait for a photo; long, so that a busy machine changes no answer
-SESSION_MS: Final = 300_000  # of group membership: a peer is stopped while others have their turn
+SESSION_MS: Final = 1_800_000  # of group membership, the broker's most: a peer stands still in the turns of others
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ class Photos:
     """Photos over kept connections, from any thread."""
 
     def __init__(self) -> None:
-        self._pool = urllib3.PoolManager(maxsize=FETCHES, timeout=PHOTO_S, retries=False)
+        self._pool = urllib3.PoolManager(maxsize=THREADS, timeout=PHOTO_S, retries=False)
 
     def fetch(self, url: str) -> bytes:
         """The bytes of a photo; blocks.
@@ -77,8 +80,10 @@ def prepared(model: Categorizer, photos: Photos, value: bytes) -> Prepared:
 
 
 def results(model: Categorizer, batch: Sequence[Prepared]) -> list[tuple[bytes, bytes]]:
-    """Key and value of each result, in order; one model call."""
-    return [(result.listing_id.encode(), value(result)) for result in model.categorize_prepared(batch)]
+    """Key and value of each result, in order."""
+    size = EAGER_BATCH if model.info.engine.startswith("eager") else BATCH
+    parts = [batch[start : start + size] for start in range(0, len(batch), size)]
+    return [(result.listing_id.encode(), value(result)) for part in parts for result in model.categorize_prepared(part)]
 
 
 def value(result: Result) -> bytes:

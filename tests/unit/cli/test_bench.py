@@ -1,19 +1,24 @@
 """What `mmcat bench` and `mmcat top` calculate and print."""
 
 import io
+import json
+import os
 import urllib.request
 
+import numpy as np
 import pytest
 from prometheus_client import generate_latest
 from rich.console import Console
 
 from consumer.metrics import Metrics
-from mmcat.cli.benchmarks import parts
+from mmcat.cli.benchmarks import parts, transport
 from mmcat.cli.benchmarks.intervals import Ratio, median, ratio
 from mmcat.cli.benchmarks.photo_host import PhotoHost
 from mmcat.cli.benchmarks.report import Report, bar, number
 from mmcat.cli.benchmarks.scrape import Snapshot
+from mmcat.cli.benchmarks.transport import event
 from mmcat.cli.top import figures, view
+from mmcat.photos import decode
 
 
 def test_a_ratio_is_taken_pair_by_pair() -> None:
@@ -110,8 +115,25 @@ def test_the_photos_that_are_measured_are_what_shops_send() -> None:
     assert parts.photos((600,)) == parts.photos((600,))
 
 
-def test_the_photo_host_answers_a_number_with_the_same_photo_each_time() -> None:
-    with PhotoHost([b"first", b"second"]) as host:
-        for number in (3, 0, 3):
+def test_the_photo_host_answers_each_number_with_bytes_of_its_own_and_the_pixels_of_its_photo() -> None:
+    """Equal bytes are fetched, decoded and encoded once; a benchmark of them would measure that."""
+    drawn = parts.photos((40, 50))
+    with PhotoHost(drawn) as host:
+        bodies = []
+        for number in (0, 2, 3, 0):
             with urllib.request.urlopen(host.url.format(number)) as answer:  # noqa: S310 (our own host)
-                assert answer.read() == (b"second" if number % 2 else b"first")
+                bodies.append(answer.read())
+    assert bodies[0] == bodies[3]
+    assert len(set(bodies)) == 3
+    pixels = [decode(body, 32) for body in bodies]
+    assert np.array_equal(pixels[0], pixels[1])
+    assert not np.array_equal(pixels[0], pixels[2])
+
+
+def test_no_two_listings_of_a_backlog_have_one_title() -> None:
+    assert len({json.loads(event(number))["title"] for number in range(500)}) == 500
+
+
+def test_all_processes_together_used_at_least_what_this_one_did() -> None:
+    own, all_ = transport._cpu_s(os.getpid()), transport._cpu_s(transport.MACHINE)
+    assert 0.0 < own < all_
