@@ -75,7 +75,7 @@ def test_the_engine_that_is_asked_for_answers_and_keeps_its_graphs(
         found.append(answer(capsys))
         assert found[-1]["model"]["engine"] == engine  # type: ignore[index]  # JSON
     assert found[0]["probability"] == pytest.approx(found[1]["probability"], abs=1e-4)
-    assert {file.name for file in (tmp_path / "engines").rglob("*.onnx")} == {"text.onnx", "image.onnx", "fusion.onnx"}
+    assert {file.name for file in (tmp_path / "engines").rglob("*.xml")} == {"text.xml", "image.xml", "fusion.xml"}
 
 
 def test_an_explained_answer_says_what_it_rests_on(

@@ -168,7 +168,7 @@ def test_an_unchanged_photo_is_neither_sent_nor_decoded_nor_encoded_and_answered
         first = cold.answers(*EVENTS)
         assert cold.host.bodies == 2
         monkeypatch.setattr("mmcat.preparation.decode", None)
-        monkeypatch.setattr(categorizer._engine._model.text_encoder, "forward", None)  # type: ignore[attr-defined]
+        monkeypatch.setattr(categorizer._engine.model.text_encoder, "forward", None)  # type: ignore[attr-defined]
         again = cold.answers(*EVENTS)
         assert cold.host.bodies == 2
         assert cold.count("mmcat_photo_unchanged_total") == 2

@@ -58,7 +58,7 @@ def test_a_pooler_that_is_handled_alarms_nobody_and_other_reports_are_as_they_we
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     _without(folder, "pooler.")
-    library = logging.getLogger("transformers")  # hands nothing on to the root
+    library = logging.getLogger("transformers.modeling_utils")
     library.addHandler(caplog.handler)
     try:
         _loaded(folder, "mean")
