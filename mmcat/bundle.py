@@ -234,6 +234,8 @@ def read(folder: str | Path, *, now_ms: int | None = None) -> LoadedBundle:
         weights = Weights.read(root / "model.safetensors", config)
     except MmcatError as error:
         raise BundleError(f"{root}: {error}") from error
+    except (ImportError, MemoryError):
+        raise
     except Exception as error:  # values of other types in bundle.json; no safetensors file
         reason = str(error).partition("\n")[0]
         raise BundleError(f"{root}: the weights do not fit the configuration ({reason}): export it again") from error

@@ -88,6 +88,8 @@ def _built(folder: Path, config: ModelConfig, file: Any) -> CategoryModel:
         with _Undrawn():
             model = CategoryModel(config)
         model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 - not a mapping
+    except (ImportError, MemoryError):
+        raise
     except Exception as error:  # a weight file or configuration of another model: torch, transformers raise anything
         reason = " ".join(str(error).split())[:300]
         raise BundleError(f"{folder}: the weights do not fit the configuration ({reason}): export it again") from error

@@ -13,6 +13,7 @@ from pathlib import Path
 from mmcat.family import ModelConfig
 from mmcat.model import CategoryModel
 from training.data import Dataset
+from training.errors import RecipeError
 from training.features import FeatureCache, titles
 from training.fusion import Inputs, learn
 from training.hardware import processes
@@ -58,10 +59,16 @@ class FusionStep:
         return Inputs(self.dataset.taxonomy, self.dataset.targets, text, image)
 
     def of_share(self, share: float) -> "FusionStep":
-        """Learning from a share of the groups, in as many steps of the optimiser."""
+        """Learning from a share of the groups, in about as many steps of the optimiser.
+
+        Raises:
+            RecipeError: not a listing is in it.
+        """
         fusion = self.recipe.fusion
         longer = fusion.model_copy(update={"epochs": math.ceil(fusion.epochs / share)})
         rows = share_of_groups(self.dataset, self.train_rows, share)
+        if not len(rows):
+            raise RecipeError(f"a share of {share:g} of the training part holds no listing")
         return replace(self, recipe=self.recipe.model_copy(update={"fusion": longer}), train_rows=rows)
 
     def tunes(self, config: ModelConfig) -> bool:

@@ -38,8 +38,8 @@ class RAdam(torch.optim.AdamW):
         """See `torch.optim.Optimizer.step`."""
         given = [{name: group[name] for name in ("lr", "weight_decay", "eps")} for group in self.param_groups]
         for group in self.param_groups:
-            steps = [int(self.state[p]["step"]) for p in group["params"] if p in self.state]
-            share, epsilon = _rectified(max(steps, default=0) + 1, group["betas"][1], group["eps"])
+            done = next((int(self.state[one]["step"]) for one in group["params"] if one in self.state), 0)
+            share, epsilon = _rectified(done + 1, group["betas"][1], group["eps"])
             group["lr"] *= share
             group["weight_decay"] /= share
             group["eps"] = epsilon

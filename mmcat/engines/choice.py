@@ -13,6 +13,7 @@ import hashlib
 import json
 import platform
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -201,9 +202,10 @@ class _Candidates:
         except (OSError, ValueError, TypeError):
             cpu = self._cpu(precision)
             verdict = judge(self._eager, cpu, self._sample(PROMISES[precision].drawn), self._index)
-        beside = kept.with_suffix(f".{time.time_ns()}")
-        beside.write_text(json.dumps(asdict(verdict)) + "\n", encoding="utf-8")
-        beside.replace(kept)
+        with suppress(OSError):  # a full or read-only folder: the next start judges again
+            beside = kept.with_suffix(f".{time.time_ns()}")
+            beside.write_text(json.dumps(asdict(verdict)) + "\n", encoding="utf-8")
+            beside.replace(kept)
         return verdict
 
     @cached_property

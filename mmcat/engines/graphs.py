@@ -167,14 +167,19 @@ def convert(path: Path) -> None:
 
     Raises:
         ModelError: OpenVINO cannot read it.
+        OSError: it cannot be written.
     """
     runtime = core()
     import openvino
 
     try:
-        openvino.save_model(runtime.read_model(path), path.with_suffix(".xml"), compress_to_fp16=False)
+        model = runtime.read_model(path)
     except RuntimeError as error:
         raise ModelError(f"{path} cannot be read ({' '.join(str(error).split())}): use engine eager") from error
+    try:
+        openvino.save_model(model, path.with_suffix(".xml"), compress_to_fp16=False)
+    except RuntimeError as error:  # as it tells of a full disk
+        raise OSError(" ".join(str(error).split())) from error
     path.unlink()
 
 

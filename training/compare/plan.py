@@ -36,7 +36,7 @@ class Variant:
         keys = "" if self.keys is None else f", {self.keys}"
         blocks = "" if self.blocks is None else f", {self.blocks} block{'s' * (self.blocks > 1)}"
         heads = "" if self.heads is None else f", {self.heads} head{'s' * (self.heads > 1)}"
-        share = "" if self.share is None else f", {self.share:.4g} of train"
+        share = "" if self.share is None else f", {self.share:g} of train"
         return f"{self.model}{keys}{blocks}{heads}{share}"
 
     @property
