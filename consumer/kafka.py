@@ -272,25 +272,15 @@ def fenced(error: KafkaError) -> bool:
     return error.code() == KafkaError.FENCED_INSTANCE_ID or "Static consumer fenced" in error.str()  # as _FATAL says it
 
 
-def polled(consumer: Consumer, count: int, timeout_s: float, company_s: float | None = None) -> list[Message]:
-    """At most `count` records and errors; runs the callbacks of rebalances. Blocks.
-
-    Args:
-        timeout_s: how long to wait for `count` of them: the client waits it out even when some are there.
-        company_s: how long to wait for `count` of them while some come; where none do, the first alone ends the wait
-            of `timeout_s`. None: as above.
+def polled(consumer: Consumer, count: int, timeout_s: float) -> list[Message]:
+    """At most `count` records and errors, waiting for the first; runs the callbacks of rebalances. Blocks.
 
     Raises:
         KafkaException: also where a callback failed, as those of a fenced client do. The client then raises a bare
             KafkaError, which no `except Exception` catches and no traceback can show.
     """
     try:
-        if company_s is None:
-            return consumer.consume(count, timeout_s)
-        if found := consumer.consume(count, company_s):
-            return found
-        first = consumer.poll(timeout_s)
-        return [] if first is None else [first]
+        return consumer.consume(count, timeout_s)
     except KafkaError as error:  # type: ignore[misc]  # no exception by its types, and yet it is raised
         failed = KafkaException(error)
     raise failed

@@ -62,10 +62,7 @@ from consumer.worker import Model
 log = structlog.get_logger("mmcat.service")
 
 POLL_RECORDS: Final = 200
-POLL_S: Final = 0.05  # while nothing comes
-COMPANY_S: Final = (
-    0.005  # while records come, for more: the most that the loop adds to their latency, 200 turns a second
-)
+POLL_S: Final = 0.02  # `consume` waits this long even when some records are there: it bounds the latency it adds
 SURE_S: Final = 5.0  # a broker that has just started answers before it knows its topics: missing for so long is missing
 ASK_AGAIN_S: Final = 0.5
 START_S: Final = 5.0  # for one question to a broker that may be away
@@ -288,18 +285,16 @@ class Service:
             assignment.pause_or_resume()
             pipeline.submit(retries.let_through(pipeline.budget.room))
             count = min(POLL_RECORDS, max(1, pipeline.budget.room))
-            self._take(self._polled(assignment, count, POLL_S, COMPANY_S), pipeline, assignment, retries)
+            self._take(self._polled(assignment, count, POLL_S), pipeline, assignment, retries)
             if time.monotonic() >= commit_at:
                 assignment.commit()
                 assignment.show_lag()
                 retries.show_overdue()
                 commit_at = time.monotonic() + self.settings.commit_interval_s
 
-    def _polled(
-        self, assignment: Assignment, count: int, timeout_s: float, company_s: float | None = None
-    ) -> Sequence[Message]:
+    def _polled(self, assignment: Assignment, count: int, timeout_s: float) -> Sequence[Message]:
         try:
-            return polled(assignment.consumer, count, timeout_s, company_s)
+            return polled(assignment.consumer, count, timeout_s)
         except KafkaException as error:
             if not fenced(error.args[0]):
                 raise

@@ -121,9 +121,6 @@ class Deaf:
             return []
         return self._consumer.consume(count, timeout_s)
 
-    def poll(self, timeout_s: float) -> Message | None:
-        return next(iter(self.consume(1, timeout_s)), None)
-
 
 @pytest.fixture
 def assignments(monkeypatch: pytest.MonkeyPatch) -> list[Assignment]:
