@@ -101,9 +101,8 @@ class CompiledEngine(EagerEngine):
     def _make(self, px: int) -> None:
         """Runs each shape once."""
         config = self.model.config
-        if (
-            config.reads_text
-        ):  # its library hooks itself into the encoder at the first call, which no compiler sees through
+        if config.reads_text:
+            # Its library hooks itself into the encoder at the first call, which no compiler sees through.
             super().read(*torch.ones(2, 1, 2, dtype=torch.int64, device=self._device))
         for rows in ROWS:
             there_B = torch.ones(rows, dtype=torch.bool, device=self._device)

@@ -72,6 +72,15 @@ def test_a_right_to_write_that_was_lost_ends_the_process(code: int, topic: str, 
     assert [type(death) for death in deaths] == ([FatalError] if ends else [])
 
 
+def test_what_has_come_when_it_stops_is_told() -> None:
+    told: list[bool] = []
+    delivery: Delivery[Sent] = Delivery(cast(Producer, Refusing(KafkaError.MSG_SIZE_TOO_LARGE)), lambda _: None)
+    delivery.start()
+    delivery.send([Sent(0, ["categorized"])], lambda _, ok: told.append(ok))
+    delivery.stop()
+    assert told == [False]
+
+
 class Scripted:
     """A producer that does not take records of one topic, and whose broker refuses those of another."""
 

@@ -217,6 +217,15 @@ def test_auto_takes_the_fastest_that_agrees_and_says_why(
     assert reason in categorizer.why_engine
 
 
+def test_graphs_that_cannot_be_written_are_no_fault_of_the_model(text_bundle: Path, tmp_path: Path) -> None:
+    loaded = bundle.load(text_bundle)
+    file = tmp_path / "text.onnx"
+    graphs.export(graphs.TextPart(loaded.model), file)
+    file.with_suffix(".xml").mkdir()
+    with pytest.raises(OSError, match=r"text\.xml"):
+        graphs.convert(file)
+
+
 def test_auto_judges_once_and_anew_where_its_verdict_is_unreadable(
     text_bundle: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,6 +249,10 @@ def test_auto_judges_once_and_anew_where_its_verdict_is_unreadable(
     assert len(judged) == 2
     choose(loaded, device="cpu", cache=cache, threads=3)
     assert len(judged) == 3  # other threads, another speed
+    kept.unlink()
+    (kept / "in the way").mkdir(parents=True)
+    assert choose(loaded, device="cpu", cache=cache)[1] == reasons[0], "a verdict that cannot be kept costs time alone"
+    assert len(judged) == 4
 
 
 @pytest.mark.parametrize(("verdict", "engine"), [(OFF, "openvino-cpu"), (SLOW, "eager-cpu")])
