@@ -92,4 +92,5 @@ def test_an_instance_that_was_fenced_by_its_own_shadow_joins_again(
         bench.service.until(lambda: drained(apache_kafka, topics, bench.group), "all is committed")
         assert bench.service.terminate() == 0
     assert "joined_again" in bench.service.log.read_text(encoding="utf-8")
-    check_outcomes(read_stream(apache_kafka, topics, events(mix)), topics, exactly_once=True)
+    once = delivery == "exactly_once"  # otherwise what was published before the fence was noticed is published again
+    check_outcomes(read_stream(apache_kafka, topics, events(mix)), topics, exactly_once=once)
