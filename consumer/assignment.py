@@ -293,6 +293,9 @@ class Assignment:
         self._health.set("deliveries", refused if behind else None)
         self._health.set("offsets", gone if stopped else None)
 
+    def _names(self, partitions: Iterable[TopicPartition]) -> list[str]:
+        return [self._named((one.topic, one.partition)) for one in partitions]
+
     def _named(self, partition: Partition) -> str:
         topic, number = partition
         return f"{topic} {number}" if topic in self._delays else str(number)
@@ -317,8 +320,7 @@ class Assignment:
         self._pause(one for one in self._held if not self._free(one))
         self._resume(self._held)
         self._health.set("assignment", None)
-        names = [self._named((one.topic, one.partition)) for one in partitions]
-        log.info("assigned", partitions=names, held=len(self._held))
+        log.info("assigned", partitions=self._names(partitions), held=len(self._held))
 
     def _committed_of(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
         """Where the group committed; asks until that is known of each, for without it none may be started anywhere."""
@@ -356,7 +358,7 @@ class Assignment:
         left = sum(lease.unfinished for lease in leases)
         self._commits.give_up(lambda: self._offsets.end(given), self._ending.commit_s)
         self._give_up(consumer, partitions)
-        log.info("revoked", partitions=[one.partition for one in partitions], unfinished=left)
+        log.info("revoked", partitions=self._names(partitions), unfinished=left)
 
     def _lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Somebody else has them already: nothing may be committed.
@@ -371,7 +373,7 @@ class Assignment:
                 consumer.unsubscribe()
             self._on_error(KafkaError(KafkaError.FENCED_INSTANCE_ID))
         self._give_up(consumer, partitions)
-        log.warning("lost", partitions=[one.partition for one in partitions])
+        log.warning("lost", partitions=self._names(partitions))
 
     def _give_up(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._forget((one.topic, one.partition) for one in partitions)
