@@ -43,19 +43,21 @@ class FusionStep:
     progress: Progress
     device: str = "cpu"
 
-    def inputs(self, encoders: Encoders, cache: Path | None = None) -> Inputs:
+    def inputs(self, encoders: Encoders, scratch: Path | None = None) -> Inputs:
         """What encoders make of all listings, from the cache or into it; blocks for minutes where it is new.
 
         Args:
-            cache: in place of the run's.
+            scratch: for what encoders make that were tuned, in place of the cache.
         """
-        features = FeatureCache(cache or self.cache, self.recipe.features)
+        tune = self.recipe.fusion.tune
+        text_cache = FeatureCache((tune.text_layers and scratch) or self.cache, self.recipe.features)
+        image_cache = FeatureCache((tune.image_blocks and scratch) or self.cache, self.recipe.features)
         made, text, image = encoders.model, None, None
         if encoders.tokenizer is not None:
-            text = features.text(self.dataset, made, encoders.tokenizer, encoders.preprocessing, self.progress)
+            text = text_cache.text(self.dataset, made, encoders.tokenizer, encoders.preprocessing, self.progress)
         if made.config.reads_image:
             views = self.recipe.photo.views
-            image = features.image(self.dataset, made, encoders.preprocessing, self.progress, views)
+            image = image_cache.image(self.dataset, made, encoders.preprocessing, self.progress, views)
         return Inputs(self.dataset.taxonomy, self.dataset.targets, text, image)
 
     def of_share(self, share: float) -> "FusionStep":

@@ -155,8 +155,8 @@ class FeatureLearner:
         encoders, model, _ = step.learn(of.encoders, self._config(variant), of.inputs, seed=seed, stage=stage)
         if encoders is of.encoders:
             return self._answers(model, of.inputs, modality, parts)
-        with TemporaryDirectory() as cache:  # nobody asks for the features of these encoders again
-            return self._answers(model, of.step.inputs(encoders, Path(cache)), modality, parts)
+        with TemporaryDirectory() as scratch:  # nobody asks for the features of these encoders again
+            return self._answers(model, of.step.inputs(encoders, Path(scratch)), modality, parts)
 
     def _answers(self, model: CategoryModel, inputs: Inputs, modality: str, parts: tuple[str, ...]) -> Arrays:
         found: Arrays = {}

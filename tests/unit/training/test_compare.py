@@ -115,6 +115,22 @@ def test_where_the_recipe_tunes_every_run_tunes_encoders_of_its_own(learner: Fea
     assert tuned.facts(Variant("cross")) != learner.facts(Variant("cross"))
 
 
+def test_an_encoder_that_is_not_tuned_is_not_run_again(learner: FeatureLearner) -> None:
+    class Stages(Quiet):
+        def __init__(self) -> None:
+            self.begun: list[str] = []
+
+        def begin(self, stage: str, total: int) -> None:
+            self.begun.append(stage)
+
+    pooled, stages = learner.materials["pooled"], Stages()
+    fusion = pooled.recipe.fusion.model_copy(update={"tune": Tune(image_blocks=1, views=2), "epochs": 1})
+    step = replace(pooled.step, recipe=pooled.recipe.model_copy(update={"fusion": fusion}), progress=stages)
+    replace(learner, materials={"pooled": replace(pooled, step=step)}).learn(Variant("cross"), 0, ("select",))
+    told = [stage.split(" (")[0] for stage in stages.begun]
+    assert told == ["cross, seed 0", "photo features"]
+
+
 def test_pooled_and_sequence_keys_stand_in_one_comparison(tmp_path: Path) -> None:
     recipe = small_recipe()
     fusion, photo = recipe.fusion.model_copy(update={"epochs": 2}), recipe.photo.model_copy(update={"px": 64})
