@@ -16,6 +16,7 @@ from consumer.kafka import (
     TopicPartition,
     make_consumer,
     make_transactional_producer,
+    require_topics,
     transactional_id,
 )
 from consumer.retries import Delays
@@ -36,15 +37,9 @@ def check_topics(admin: AdminClient, settings: Settings) -> None:
         ConfigError: one is missing, or not for us.
         KafkaException: no answer.
     """
-    there = admin.list_topics(timeout=ANSWER_S).topics
     topics = settings.topics
     wanted = (topics.input, topics.output, topics.review, topics.dead_letter, *Delays.of(settings).topics)
-    missing = [name for name in wanted if name not in there]
-    if missing:
-        raise ConfigError(
-            f"the broker at {settings.kafka.bootstrap_servers} has no topic {', '.join(missing)} that we may see: "
-            "make it with `mmcat topics create`"
-        )
+    require_topics(admin, settings.kafka, wanted, ANSWER_S)
 
 
 def check_transactions(settings: Settings) -> None:

@@ -10,7 +10,7 @@ import structlog
 from consumer.ending import Ending
 from consumer.errors import ConfigError, FatalError, ViewError
 from consumer.health import Health, HealthServer
-from consumer.kafka import KafkaException, entry_refused, make_admin, refused
+from consumer.kafka import KafkaException, entry_refused, make_admin, refused, require_topics
 from consumer.metrics import Metrics
 from consumer.settings import Settings
 from consumer.view import View, ViewAwayError
@@ -84,20 +84,15 @@ def _refuse_evicting(settings: Settings) -> None:
 
 def _wait_for_topic(settings: Settings, ending: Ending, health: Health) -> None:
     """Wait for the broker; a broker that answers and has no such topic is a mistake to be told."""
-    admin, topic = make_admin(settings.kafka), settings.topics.output
+    admin = make_admin(settings.kafka)
     while not ending.told:
         health.beat()
         try:
-            there = admin.list_topics(timeout=BROKER_S).topics
+            require_topics(admin, settings.kafka, [settings.topics.output], BROKER_S)
         except KafkaException as error:
             if refused(error.args[0]):
                 raise ConfigError(entry_refused(error.args[0], settings.kafka)) from None
             log.warning("broker_away", detail=str(error.args[0])[:200])
             ending.wait(1.0)
             continue
-        if topic not in there:
-            raise ConfigError(
-                f"the broker at {settings.kafka.bootstrap_servers} has no topic {topic} that we may see: "
-                "make it with `mmcat topics create`"
-            )
         return

@@ -81,6 +81,10 @@ _FATAL_CODES: Final = frozenset(
 )
 
 
+_AWAY_CODES: Final = frozenset(
+    {KafkaError._TRANSPORT, KafkaError._RESOLVE, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN}
+)
+
 FORBIDDEN: Final = frozenset(
     {KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED}
 )
@@ -198,18 +202,20 @@ def make_transactional_producer(
 
 
 class Admin(AdminClient):
-    """An admin client that tells a broker that refuses us from one that is away.
+    """An admin client that says why a broker does not answer: it refuses us, or cannot be reached.
 
-    To librdkafka both are brokers that cannot be reached: it says why only beside the answer, when it is polled.
+    librdkafka tells that beside the answer, when it is polled, once for each attempt to connect.
     """
 
     def __init__(self, wanted: dict[str, Any]) -> None:
-        self._refusal: KafkaError | None = None
+        self._heard: list[KafkaError] | None = None
         told: Callable[[KafkaError], None] = wanted["error_cb"]
 
         def noted(error: KafkaError) -> None:
-            told(error)
-            self._refusal = error if refused(error) else self._refusal
+            if self._heard is None:
+                told(error)
+            else:
+                self._heard.append(error)
 
         wanted["error_cb"] = noted
         super().__init__(wanted)
@@ -218,22 +224,39 @@ class Admin(AdminClient):
         """As the client's own.
 
         Raises:
-            KafkaException: no answer, or no entry: with what the broker said (`refused`).
+            KafkaException: no answer, with what was heard: that we are `refused`, or why no connection came about.
         """
-        self._refusal = None
+        self._heard = []
         try:
             return super().list_topics(*args, **kwargs)
         except KafkaException:
             self.poll(0)
-            if self._refusal is not None:
-                raise KafkaException(self._refusal) from None
+            if self._heard:
+                raise KafkaException(next(filter(refused, self._heard), self._heard[0])) from None
             raise
+        finally:
+            self._heard = None
 
 
 def make_admin(settings: KafkaSettings) -> Admin:
     """An admin client; keep it until its futures have answered (a collected one destroys them)."""
     admin: Admin = _made(Admin, admin_properties(settings), None)
     return admin
+
+
+def require_topics(admin: AdminClient, settings: KafkaSettings, wanted: Iterable[str], timeout_s: float) -> None:
+    """Ask the broker for topics; blocks for its answer.
+
+    Raises:
+        ConfigError: one is missing, or not for us.
+        KafkaException: no answer.
+    """
+    there = admin.list_topics(timeout=timeout_s).topics
+    if missing := [name for name in wanted if name not in there]:
+        raise ConfigError(
+            f"the broker at {settings.bootstrap_servers} has no topic {', '.join(missing)} that we may see: "
+            "make it with `mmcat topics create`"
+        )
 
 
 def admin_properties(settings: KafkaSettings) -> dict[str, str]:
@@ -257,6 +280,16 @@ def entry_refused(error: KafkaError, settings: KafkaSettings) -> str:
         f"the broker at {settings.bootstrap_servers} does not let us in: {error.str()}: "
         "check kafka.security.protocol, kafka.sasl.* and kafka.ssl.*"
     )
+
+
+def not_done(error: KafkaError, settings: KafkaSettings) -> str:
+    """The sentence for a command that the broker, or the lack of one, has ended."""
+    if refused(error):
+        return entry_refused(error, settings)
+    where = settings.bootstrap_servers
+    if error.code() in _AWAY_CODES:
+        return f"the broker at {where} does not answer: {error.str()}: is it up, and is that its address?"
+    return f"the broker at {where} does not do that: {error.str()}"
 
 
 def ends(error: KafkaError) -> bool:

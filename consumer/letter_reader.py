@@ -9,9 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Final, Self
 
-from consumer.errors import ConfigError
 from consumer.intake import incoming
-from consumer.kafka import KafkaError, KafkaException, TopicPartition, make_admin, make_consumer
+from consumer.kafka import KafkaError, KafkaException, TopicPartition, make_admin, make_consumer, require_topics
 from consumer.letter_journal import Journal
 from consumer.letters import Letter, read_letter
 from consumer.replay_range import find_spans
@@ -53,9 +52,7 @@ class LetterReader:
         Raises:
             ConfigError: there is none of that name.
         """
-        if topic not in self._admin.list_topics(timeout=BROKER_S).topics:
-            where = self._settings.kafka.bootstrap_servers
-            raise ConfigError(f"the broker at {where} has no topic {topic}: make it with `mmcat topics create`")
+        require_topics(self._admin, self._settings.kafka, [topic], BROKER_S)
 
     def spans(self, start: Bound, end: Bound) -> tuple[Span, ...]:
         """What the topic holds of a range now.

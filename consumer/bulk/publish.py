@@ -22,7 +22,7 @@ from consumer.bulk.folder import put
 from consumer.bulk.job import Job
 from consumer.delivery import Delivery
 from consumer.errors import ConfigError, FatalError
-from consumer.kafka import KafkaException, make_admin, make_producer, topic_identity
+from consumer.kafka import KafkaException, make_admin, make_producer, not_done, topic_identity
 from consumer.offsets import Lease
 from consumer.records import Outgoing
 from consumer.replay_pace import Pace
@@ -96,11 +96,10 @@ class Publisher:
             ConfigError: no such topic, or the view is missing.
             FatalError: the broker did not take a record; what it has is kept, so that the next run goes on.
         """
-        where = self._settings.kafka.bootstrap_servers
         try:
             topic_id, _ = topic_identity(make_admin(self._settings.kafka), self._settings.topics.output, BROKER_S)
         except KafkaException as error:
-            raise ConfigError(f"the broker at {where} does not answer: {error.args[0].str()}") from error
+            raise ConfigError(not_done(error.args[0], self._settings.kafka)) from error
         self._progress = Progress(topic=self._settings.topics.output, topic_id=topic_id, job=self._job, next_row=0)
         self._progress = self._before() or self._progress
         guard = ViewGuard(View.from_settings(self._settings.view), self._abandoned)

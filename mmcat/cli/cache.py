@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmcat.cli.options import Bootstrap, Config, View, load_settings
-from mmcat.cli.texts import CommandError, new_app, print_json, say
+from mmcat.cli.options import Bootstrap, Config, View, asking_broker, load_settings
+from mmcat.cli.texts import new_app, print_json, say
 
 if TYPE_CHECKING:
     from consumer.settings import Settings
@@ -100,12 +100,7 @@ def verify(
 
 @contextmanager
 def _work(settings: "Settings") -> "Iterator[tuple[Settings, StderrProgress]]":
-    from consumer.kafka import KafkaException
     from mmcat.cli.progress import StderrProgress
 
-    try:
-        with StderrProgress() as progress:
-            yield settings, progress
-    except KafkaException as error:
-        where = settings.kafka.bootstrap_servers
-        raise CommandError(f"the broker at {where} does not do that: {error.args[0].str()}") from error
+    with asking_broker(settings), StderrProgress() as progress:
+        yield settings, progress

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmcat.cli.dead_letter_text import HEADINGS, counts, facts, json_line, lines, row, shown_value
-from mmcat.cli.options import Bootstrap, Config, load_settings
+from mmcat.cli.options import Bootstrap, Config, asking_broker, load_settings
 from mmcat.cli.replay_words import read_bound
 from mmcat.cli.texts import CommandError, new_app, print_json, say
 
@@ -220,12 +220,7 @@ def _bounds(start: str, end: str) -> "tuple[Bound, Bound]":
 
 @contextmanager
 def _reader(settings: "Settings") -> "Iterator[LetterReader]":
-    from consumer.kafka import KafkaException
     from consumer.letter_reader import LetterReader
 
-    try:
-        with LetterReader(settings) as reader:
-            yield reader
-    except KafkaException as error:
-        where = settings.kafka.bootstrap_servers
-        raise CommandError(f"the broker at {where} does not do that: {error.args[0].str()}") from error
+    with asking_broker(settings), LetterReader(settings) as reader:
+        yield reader

@@ -1,15 +1,18 @@
 """Options that several commands have, and the settings they end in: command line over environment over file."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmcat.cli.texts import CommandError
+
 if TYPE_CHECKING:
     from consumer.settings import Settings
 
-__all__ = ["Bootstrap", "Config", "Device", "Engine", "View", "load_settings"]
+__all__ = ["Bootstrap", "Config", "Device", "Engine", "View", "asking_broker", "load_settings"]
 
 Config = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Settings file; default: MMCAT_CONFIG, else ./mmcat.toml.")
@@ -34,3 +37,18 @@ def load_settings(config: Path | None, overrides: Mapping[str, Any] | None = Non
     settings, _ = load(config, overrides=overrides)
     configure_logging(settings.log.level, settings.log.format)
     return settings
+
+
+@contextmanager
+def asking_broker(settings: "Settings") -> Iterator[None]:
+    """One sentence where the broker, or the lack of one, ends a command.
+
+    Raises:
+        CommandError: it does not answer, does not let us in, or refused what it was asked.
+    """
+    from consumer.kafka import KafkaException, not_done
+
+    try:
+        yield
+    except KafkaException as error:
+        raise CommandError(not_done(error.args[0], settings.kafka)) from error

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmcat.cli.consume import load_model
-from mmcat.cli.options import Bootstrap, Config, Device, load_settings
+from mmcat.cli.options import Bootstrap, Config, Device, asking_broker, load_settings
 from mmcat.cli.replay_changes import change_file, draw_changes
 from mmcat.cli.replay_words import read_bound
 from mmcat.cli.texts import CommandError, new_app, print_json
@@ -88,18 +88,13 @@ def replay(
     if wrong := _contradiction(asked, plan, dry_run=dry_run, diff=diff, wants=bool(sample or out)):
         raise CommandError(wrong)
     settings = load_settings(config, overrides)
-    from consumer.kafka import KafkaException
-
-    try:
+    with asking_broker(settings):
         if dry_run:
             _show(_look(settings, asked, plan, rate), as_json=as_json)
             return
         model = load_model(settings)
         pinned = _pinned(settings, model, asked, plan, rate)
         done = _diff(settings, model, pinned, sample, out, as_json) if diff else _work(settings, model, pinned, as_json)
-    except KafkaException as error:
-        where = settings.kafka.bootstrap_servers
-        raise CommandError(f"the broker at {where} does not do that: {error.args[0].str()}") from error
     if not done:
         raise typer.Exit(130)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmcat.cli.interrupts import interruptible
-from mmcat.cli.options import Bootstrap, Config, load_settings
+from mmcat.cli.options import Bootstrap, Config, asking_broker, load_settings
 from mmcat.cli.texts import CommandError, new_app, print_json, say
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SPEAK_S = 5.0
 FLUSH_S = 30.0
+BROKER_S = 10.0
 
 app = new_app()
 
@@ -73,7 +74,8 @@ def simulate(
         mix = StreamMix(updates, deletions, late_photos, bad)
         stream = events(shop, count or MOST_LISTINGS - start, base, mix, start=start, now=lambda: datetime.now(UTC))
         say(f"sending to {settings.topics.input} at {settings.kafka.bootstrap_servers}; photos at {base}")
-        summary = send(settings, stream, rate)
+        with asking_broker(settings):
+            summary = send(settings, stream, rate)
         if host is not None and linger_s:
             say(f"all sent; serving photos for {linger_s:g} s more")
             threading.Event().wait(linger_s)
@@ -88,8 +90,12 @@ def send(settings: "Settings", stream: "Iterator[StreamEvent]", rate: float) -> 
 
     Raises:
         CommandError: the broker did not take some of it.
+        ConfigError: it has no such topic.
+        KafkaException: it does not answer.
     """
-    from consumer.kafka import KafkaError, Message, make_producer
+    from consumer.kafka import KafkaError, Message, make_admin, make_producer, require_topics
+
+    require_topics(make_admin(settings.kafka), settings.kafka, [settings.topics.input], BROKER_S)
 
     failures: Counter[str] = Counter()
 

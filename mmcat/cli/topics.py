@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmcat.cli.options import Bootstrap, Config, load_settings
-from mmcat.cli.texts import CommandError, new_app, print_json, say
+from mmcat.cli.options import Bootstrap, Config, asking_broker, load_settings
+from mmcat.cli.texts import new_app, print_json, say
 
 if TYPE_CHECKING:
     from consumer.kafka import AdminClient
@@ -112,10 +112,7 @@ def _plan(
 
 @contextmanager
 def _broker(settings: "Settings") -> "Iterator[AdminClient]":
-    from consumer.kafka import KafkaException, make_admin
+    from consumer.kafka import make_admin
 
-    try:
+    with asking_broker(settings):
         yield make_admin(settings.kafka)
-    except KafkaException as error:
-        where = settings.kafka.bootstrap_servers
-        raise CommandError(f"the broker at {where} does not do that: {error.args[0].str()}") from error

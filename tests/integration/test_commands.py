@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mmcat.cli import main
-from tests.support.broker import TopicNames, random_topics, read_topic
+from tests.support.broker import TopicNames, create_topics, random_topics, read_topic
 from tests.support.service import ServiceProcess
 from tests.support.waiting import eventually
 
@@ -85,7 +85,41 @@ def test_a_simulation_without_its_topic_is_one_sentence(
 ) -> None:
     options = ["--rate", "0", "--count", "2", "--photo-base", "http://photos/p"]
     assert main(["simulate", "--bootstrap", apache_kafka, *options]) == 1
-    assert "did not take 2 events" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"has no topic {names.input} that we may see: make it with `mmcat topics create`" in said
+
+
+def test_a_simulation_says_how_much_a_broker_did_not_take(
+    apache_kafka: str, names: TopicNames, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its records are larger than the topic takes."""
+    create_topics(apache_kafka, [names.input], 1, {"max.message.bytes": "10"})
+    options = ["--rate", "0", "--count", "2", "--photo-base", "http://photos/p"]
+    assert main(["simulate", "--bootstrap", apache_kafka, *options]) == 1
+    assert "the broker did not take 2 events: 2 × Broker: Message size too large" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("patience", "command"),
+    [
+        ("consumer.letter_reader.BROKER_S", ["dead-letter", "list"]),
+        ("mmcat.cli.simulate.BROKER_S", ["simulate", "--photo-base", "http://photos/p"]),
+    ],
+    ids=["dead-letter", "simulate"],
+)
+def test_a_broker_that_is_not_there_is_one_sentence_with_the_reason(
+    patience: str,
+    command: list[str],
+    names: TopicNames,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(patience, 1.0)
+    assert main([*command, "--bootstrap", "127.0.0.1:1"]) == 1
+    said = [line for line in capfd.readouterr().err.splitlines() if not line.startswith("sending to")]
+    assert len(said) == 1
+    assert said[0].startswith("mmcat: the broker at 127.0.0.1:1 does not answer: ")
+    assert "Connection refused" in said[0]
 
 
 def test_a_dry_replay_says_what_it_would_read(

@@ -175,4 +175,4 @@ def test_without_a_topic_to_send_to_it_says_how_to_make_it(
 ) -> None:
     monkeypatch.setenv("MMCAT_TOPICS__RETRY_PREFIX", "nothing.here")
     assert main(["dead-letter", "replay", "--yes"]) == 1
-    assert "no topic nothing.here.30s: make it with `mmcat topics create`" in capsys.readouterr().err
+    assert "no topic nothing.here.30s that we may see: make it with `mmcat topics create`" in capsys.readouterr().err
