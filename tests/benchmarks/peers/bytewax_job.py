@@ -9,7 +9,9 @@ Tuned as its documentation says:
 * "Kafka and Recovery" of the same page: offsets on the broker by `group.id` and `enable.auto.commit`, from
   `OFFSET_STORED`. The client then commits what was read, not what was delivered: that is what it offers.
 Fetches are begun where the record is read and waited for where the batch is, so photos come while the model works. One
-worker: several in one process share Python's lock and would each load the model (bytewax issue 405).
+worker: several in one process share Python's lock and would each load the model (bytewax issue 405). An epoch outlasts
+the race: at its end bytewax copies the batch that is being collected, for a recovery that is not asked for, and fetches
+on their way cannot be copied.
 """
 
 from collections.abc import Iterable
@@ -54,4 +56,4 @@ def flow(job: Job) -> Dataflow:
 
 
 if __name__ == "__main__":
-    cli_main(flow(Job.given()))
+    cli_main(flow(Job.given()), epoch_interval=timedelta(hours=1))
