@@ -50,8 +50,8 @@ class FusionStep:
             scratch: for what encoders make that were tuned, in place of the cache.
         """
         tune = self.recipe.fusion.tune
-        text_cache = FeatureCache((tune.text_layers and scratch) or self.cache, self.recipe.features)
-        image_cache = FeatureCache((tune.image_blocks and scratch) or self.cache, self.recipe.features)
+        text_cache = FeatureCache(scratch if scratch and tune.text_layers else self.cache, self.recipe.features)
+        image_cache = FeatureCache(scratch if scratch and tune.image_blocks else self.cache, self.recipe.features)
         made, text, image = encoders.model, None, None
         if encoders.tokenizer is not None:
             text = text_cache.text(self.dataset, made, encoders.tokenizer, encoders.preprocessing, self.progress)

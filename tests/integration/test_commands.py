@@ -90,7 +90,7 @@ def test_a_simulation_without_its_topic_is_one_sentence(
 
 
 def test_a_simulation_says_how_much_a_broker_did_not_take(
-    apache_kafka: str, names: TopicNames, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    apache_kafka: str, names: TopicNames, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its records are larger than the topic takes."""
     create_topics(apache_kafka, [names.input], 1, {"max.message.bytes": "10"})
