@@ -217,6 +217,10 @@ def test_while_the_first_retry_is_not_due_polling_goes_on_and_nobody_waits(make_
         assert (service.status("/readyz"), service.status("/healthz")) == (200, 200)
         service.until(lambda: drained(late.bench.bootstrap, late.bench.topics, late.bench.group), "and are committed")
         assert service.terminate() == 0
+    said = [json.loads(line) for line in late.bench.service.log.read_text("utf-8").splitlines()]
+    given = {name for line in said if line["event"] == "assigned" for name in line["partitions"]}
+    assert given == {name for line in said if line["event"] == "revoked" for name in line["partitions"]}
+    assert {name.split()[0] for name in given if " " in name} == set(late.delay_topics())
     assert len(late.host.asked) == 8
 
 
