@@ -89,7 +89,7 @@ def _quantized(path: Path, inputs: Inputs, *, transformer: bool) -> tuple[bytes,
         import nncf
         import openvino
 
-        nncf.set_log_level(logging.ERROR)
+        logging.getLogger("nncf").setLevel(logging.ERROR)  # `nncf.set_log_level` sets others' handlers, too
         model = openvino.convert_model(path)  # folds biases into constants, which `core.read_model` leaves to be found
         model = nncf.quantize(
             model,
