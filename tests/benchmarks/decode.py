@@ -74,7 +74,7 @@ def main() -> None:
         return
     for name, one in rates.items():
         print(f"{name:<8} {median(one).median:>6.0f} photos/s and core")
-    print(f"ratio    {share.median:>6.2f}   95 % interval {share.low:.2f} to {share.high:.2f}, {share.pairs} pairs")
+    print(f"ratio    {share}")
     print(f"pixels at most {apart} apart")
 
 

@@ -16,6 +16,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mmcat.cli.benchmarks.intervals import ratio
 from mmcat.engines import graphs, quantize
 from mmcat.engines.base import Batch, Engine, logits
 from mmcat.engines.cpu import CpuEngine
@@ -32,7 +34,7 @@ from mmcat.family import ModelConfig
 from mmcat.model import CategoryModel
 from mmcat.preparation import Preprocessing
 from mmcat.weights import Weights
-from tests.benchmarks.intervals import best, ratio, rounds
+from tests.benchmarks.intervals import best, rounds
 
 BATCHES, DEFAULT = (4, 8, 16, 32), 32
 BERT: dict[str, Any] = {
@@ -54,15 +56,13 @@ def main() -> None:
     given = parser.parse_args()
     found = measure(4 if given.small else given.listings, given.tokens, 2 if given.small else given.pairs, given.small)
     if given.json:
-        print(json.dumps(found))
+        print(json.dumps(found, default=asdict))
         return
     for name, rate in found["listings_per_s"].items():
         print(f"{name:<22} {rate:>8.2f} listings/s")
     for precision, engine in found["engines"].items():
         for name in ("over_eager", "over_default"):
-            told = engine[name]
-            low, high = told["interval"]
-            print(f"{precision} {name.replace('_', ' ')}: {told['ratio']:.2f}, 95 % interval {low:.2f} to {high:.2f}")
+            print(f"{precision} {name.replace('_', ' ')}: {engine[name]}")
         print(
             f"{precision} ready in {engine['start_s']:.1f} s; largest difference of a logit {engine['difference']:.1e}"
         )

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from consumer.work import Work
 from mmcat.bundle import LoadedBundle
 from mmcat.calibration import Calibration
 from mmcat.categorizer import Categorizer
+from mmcat.cli.benchmarks.intervals import median, ratio
 from mmcat.engines.base import Engine
 from mmcat.engines.cpu import CpuEngine
 from mmcat.engines.eager import EagerEngine
@@ -47,7 +49,6 @@ from mmcat.preparation import Preprocessing
 from mmcat.taxonomy import Node, Taxonomy
 from mmcat.weights import Weights
 from tests.benchmarks.engine import BERT, SMALL_BERT
-from tests.benchmarks.intervals import ratio
 from tests.support.tiny import tiny_tokenizer
 
 TOKENS, PHOTO_PX = 30, 600
@@ -78,13 +79,12 @@ def main() -> None:
         finally:
             host.terminate()
     if given.json:
-        print(json.dumps(found))
+        print(json.dumps(found, default=asdict))
         return
     for name, rate in found["listings_per_s"].items():
         print(f"{name:<5} {rate:>8.1f} listings/s")
     for name in ("warm_over_cold", "cold_over_off"):
-        low, high = found[name]["interval"]
-        print(f"{name.replace('_', ' ')}: {found[name]['ratio']:.2f}, 95 % interval {low:.2f} to {high:.2f}")
+        print(f"{name.replace('_', ' ')}: {found[name]}")
     print(f"{found['kept_bytes_per_listing']:.0f} bytes kept for a listing")
 
 
@@ -183,11 +183,10 @@ def measure(categorizer: Categorizer, port: int, listings: int, pairs: int) -> d
             for name in ARMS if turn % 2 == 0 else ARMS[::-1]:
                 where = {"off": None, "cold": Path(folder, f"cold-{turn}"), "warm": Path(folder, "warm")}[name]
                 took[name].append(run(categorizer, port, listings, where))
-    seconds = {name: np.array(values) for name, values in took.items()}
     return {
-        "listings_per_s": {name: listings / float(np.median(values)) for name, values in seconds.items()},
-        "warm_over_cold": ratio(seconds["cold"], seconds["warm"]),
-        "cold_over_off": ratio(seconds["off"], seconds["cold"]),
+        "listings_per_s": {name: listings / median(seconds).median for name, seconds in took.items()},
+        "warm_over_cold": ratio(took["cold"], took["warm"]),
+        "cold_over_off": ratio(took["off"], took["cold"]),
         "kept_bytes_per_listing": kept / listings,
     }
 

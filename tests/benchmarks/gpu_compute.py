@@ -95,7 +95,7 @@ def measure(device: str, names: Sequence[str], batches: Sequence[int], pairs: in
             took = rounds({name: partial(_run, engine, *inputs) for name, engine in engines.items()}, pairs)
             work = layers(reference, partial(_run, reference, *inputs))
         roofline = batch / sum(max(flop / peaks[dtype], size / traffic) for dtype, flop, size in work)
-        rates = {name: median(batch / seconds) for name, seconds in took.items()}
+        rates = {name: median([batch / one for one in seconds]) for name, seconds in took.items()}
         found[str(batch)] = {
             "listings_per_s": {name: asdict(rate) for name, rate in rates.items()},
             "share": {name: rate.median / roofline for name, rate in rates.items()},
@@ -170,7 +170,7 @@ def _quickest(run: Callable[[], object], device: torch.device) -> float:
         run()
         _wait(device)
 
-    return float(rounds({"": whole}, PEAKS)[""].min())
+    return min(rounds({"": whole}, PEAKS)[""])
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import argparse
 import copy
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,13 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.resnet import Bottleneck
 
+from mmcat.cli.benchmarks.intervals import ratio
 from mmcat.engines.graphs import PhotoPart
 from mmcat.family import ModelConfig
 from mmcat.model import CategoryModel
 from mmcat.photos import Pixels
 from mmcat.preparation import Preprocessing
-from tests.benchmarks.intervals import best, ratio, rounds
+from tests.benchmarks.intervals import best, rounds
 from training.photo_encoder import FEW, PhotoEncoder
 
 BATCHES, BLOCK = (8, 16, 32, 64), 32
@@ -44,14 +46,12 @@ def main() -> None:
         given.px, given.photos, given.pairs = 32, 8, 2
     found = measure(given.px, given.photos, given.pairs)
     if given.json:
-        print(json.dumps(found))
+        print(json.dumps(found, default=asdict))
         return
     for name, rate in found["photos_per_s"].items():
         print(f"{name:<22} {rate:>8.1f} photos/s")
     for name in ("over_eager", "over_folded"):
-        told = found[name]
-        low, high = told["interval"]
-        print(f"features {name.replace('_', ' ')}: {told['ratio']:.2f}, 95 % interval {low:.2f} to {high:.2f}")
+        print(f"features {name.replace('_', ' ')}: {found[name]}")
     print(f"largest difference {found['difference']:.1e} of values up to {found['largest']:.1f}")
 
 

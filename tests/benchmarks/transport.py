@@ -49,7 +49,7 @@ def main() -> None:
         return
     for name in found:
         print(f"{name:<10} {median(rates[name]).median:>9,.0f} events/s   {cpu[name].median:.3f} ms CPU per event")
-    print(f"ratio      {share.median:>9.2f}   95 % interval {share.low:.2f} to {share.high:.2f}, {share.pairs} pairs")
+    print(f"ratio      {share}")
 
 
 if __name__ == "__main__":

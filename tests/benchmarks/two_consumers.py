@@ -9,20 +9,19 @@ Target: at least 1.9 times the events/s.
 """
 
 import argparse
-import json
 import tempfile
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
 from confluent_kafka import Consumer
 
-from mmcat.cli.benchmarks.intervals import median, ratio
+from mmcat.cli.benchmarks.intervals import ratio
 from mmcat.cli.benchmarks.scrape import Snapshot
 from mmcat.cli.benchmarks.transport import LATE_S, LOOK_S, Backlog, records
 from mmcat.cli.processes import ServerError, free_port, log_tail, spawn, stop_process
 from mmcat.cli.servers import LocalKafka
+from tests.benchmarks.intervals import show
 from tests.benchmarks.whole_consumer import BATCH, SERVICE
 from tests.support.broker import warm_groups
 
@@ -93,12 +92,7 @@ def main() -> None:
                 log = Path(folder) / f"{pair}-{count}.log"
                 rates[count].append(steady_rate(Backlog(broker.bootstrap, given.events), count, log))
     share = ratio(rates[2], rates[1])
-    if given.json:
-        print(json.dumps({str(count): asdict(median(one)) for count, one in rates.items()} | {"ratio": asdict(share)}))
-        return
-    for count, one in rates.items():
-        print(f"{count} process{'es' if count > 1 else '  '}  {median(one).median:>8,.0f} events/s")
-    print(f"ratio        {share.median:>8.2f}   95 % interval {share.low:.2f} to {share.high:.2f}, {share.pairs} pairs")
+    show({f"{count} processes, events/s": one for count, one in rates.items()}, share, as_json=given.json)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
 """The table of benchmark results: every row is there, and a new figure changes its own row only."""
 
+from dataclasses import asdict
+
 import pytest
 
+from mmcat.cli.benchmarks.intervals import ratio
 from tests.benchmarks import results
 from tests.benchmarks.results import RESULTS, ROWS, Row, compiled, interval, rewritten
 
@@ -20,8 +23,10 @@ def test_a_row_that_is_not_in_the_table_is_told_of() -> None:
         rewritten("| claim |\n", Row("speed of light", (), lambda _found: ""), "1")
 
 
-def test_both_shapes_of_an_interval_read_alike() -> None:
-    assert interval({"median": 0.5, "low": 0.4, "high": 0.6}) == interval({"ratio": 0.5, "interval": [0.4, 0.6]})
+def test_a_ratio_stands_with_its_interval() -> None:
+    found = ratio([1.0, 2.0, 3.0], [2.0, 4.0, 6.0])
+    assert interval(asdict(found)) == "0.50 (0.50 to 0.50)"
+    assert str(found) == "0.50, 95 % interval 0.50 to 0.50, 3 pairs"
 
 
 def test_rows_for_a_gpu_are_left_out_where_there_is_none(

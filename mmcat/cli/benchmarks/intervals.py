@@ -18,6 +18,9 @@ class Ratio:
     high: float
     pairs: int
 
+    def __str__(self) -> str:
+        return f"{self.median:.2f}, 95 % interval {self.low:.2f} to {self.high:.2f}, {self.pairs} pairs"
+
     def meets(self, target: float) -> bool:
         """Whether the interval is not wholly below `target`."""
         return self.high >= target
