@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from consumer.errors import ConfigError
-from consumer.kafka import OFFSET_END, Consumer, KafkaError, TopicPartition, make_consumer
+from consumer.kafka import OFFSET_END, Consumer, KafkaError, TopicPartition, make_admin, make_consumer, require_topics
 from consumer.settings import Settings
 from consumer.spans import Bound, Remaining, Span, spans_between
 
@@ -75,6 +75,7 @@ def look(settings: Settings, wanted: Range) -> Survey:
         KafkaException: the broker is away.
     """
     refuse_source(settings, wanted.topic, wanted.group_id)
+    require_topics(make_admin(settings.kafka), settings.kafka, [wanted.topic], TIMEOUT_S)
     consumer = open_consumer(settings, wanted.group_id)
     try:
         return survey(consumer, wanted.topic, wanted.start, wanted.end)

@@ -104,8 +104,9 @@ def test_a_simulation_says_how_much_a_broker_did_not_take(
     [
         ("consumer.letter_reader.BROKER_S", ["dead-letter", "list"]),
         ("mmcat.cli.simulate.BROKER_S", ["simulate", "--photo-base", "http://photos/p"]),
+        ("consumer.replay_range.TIMEOUT_S", ["replay", "--from", "6h", "--dry-run"]),
     ],
-    ids=["dead-letter", "simulate"],
+    ids=["dead-letter", "simulate", "replay"],
 )
 def test_a_broker_that_is_not_there_is_one_sentence_with_the_reason(
     patience: str,
