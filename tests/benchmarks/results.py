@@ -105,7 +105,7 @@ ROWS: Final = {
         "whole consumer ÷ the same job on the best of quixstreams, faststream, sentry-arroyo and bytewax: with eager"
         " channels-last PyTorch ≥ 1.5, with our engine ≥ 1.1",
         ("tests.benchmarks.peers",),
-        lambda found: "; ".join(f"{interval(found[with_])} × {found[with_]['best']}" for with_ in ("eager", "cpu")),
+        lambda found: "; ".join(f"{interval(found[with_])} × {found[with_]['best']}" for with_ in ("eager", "auto")),
     ),
     "start": Row(
         "the service on the CPU engine, the research code's model at 224 px, graphs made already: from start to ready"
