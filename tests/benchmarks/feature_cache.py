@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,10 +31,8 @@ from consumer.fetch import PhotoFetcher
 from consumer.loading import load
 from consumer.metrics import Metrics
 from consumer.offsets import Lease
-from consumer.outcomes import Done
 from consumer.pipeline import Pipeline
 from consumer.records import Incoming, Origin
-from consumer.work import Work
 from mmcat.bundle import LoadedBundle
 from mmcat.calibration import Calibration
 from mmcat.categorizer import Categorizer
@@ -49,6 +46,7 @@ from mmcat.preparation import Preprocessing
 from mmcat.taxonomy import Node, Taxonomy
 from mmcat.weights import Weights
 from tests.benchmarks.engine import BERT, SMALL_BERT
+from tests.support.at_once import AtOnce
 from tests.support.tiny import tiny_tokenizer
 
 TOKENS, PHOTO_PX = 30, 600
@@ -162,14 +160,6 @@ def seed_taxonomy() -> Taxonomy:
         return (*nodes, *([] if sub is None else [Node(4, f"d{sub}", "d")]))
 
     return Taxonomy([path(small, small if small < 404 else None) for small in range(3_190)])
-
-
-class AtOnce:
-    """A broker that has everything at once; stands in for `Delivery`."""
-
-    def send(self, works: Sequence[Work], on_done: Done[Work]) -> None:
-        """Acknowledge."""
-        on_done(works, True)
 
 
 def measure(categorizer: Categorizer, port: int, listings: int, pairs: int) -> dict[str, Any]:
