@@ -11,7 +11,7 @@ import numpy as np
 from mmcat.calibration import NEVER, Calibration, Seen, answered, count_claims, fit, levels_by_threshold
 from mmcat.model import CategoryModel
 from mmcat.paths import PathIndex
-from training.fusion import Inputs, Rows, Withheld, logits
+from training.fusion import Inputs, Rows, Withheld, logits, logits_by_chunk
 
 FEWEST = 20  # rows; with fewer a temperature is noise, and the one for both modalities stands in
 MOST = 20_000  # rows; more tell no more about three numbers, and their path scores would not fit into memory
@@ -58,8 +58,12 @@ def attained(
     for seen, some, withhold in _cases(model, inputs, rows):
         if not len(some):
             continue
-        scores = index.scores(logits(model, inputs, some, withhold))
-        marginals_N4, right_N4 = answered(scores, inputs.targets[some], index, calibration.temperature(seen))
+        temperature = calibration.temperature(seen)
+        found_N4 = [
+            answered(index.scores(chunk), inputs.targets[of], index, temperature)
+            for of, chunk in logits_by_chunk(model, inputs, some, withhold)
+        ]
+        marginals_N4, right_N4 = (np.concatenate(parts) for parts in zip(*found_N4, strict=True))
         levels_1N = levels_by_threshold(marginals_N4, np.array([calibration.threshold(seen)]))
         claims, wrong = (int(count[0]) for count in count_claims(levels_1N, right_N4))
         found[seen] = {

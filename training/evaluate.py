@@ -1,10 +1,9 @@
-"""The figures of a model on held rows, gathered: from its logits or path scores to one object of numbers.
+"""The figures of a model on held rows, gathered: from its answers to one object of numbers.
 
 What each figure means is said in training/figures. After fusion.py; before train.py and compare/, which report them,
 and evaluate_bundle.py, which shows all that can be said of one bundle.
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy.typing as npt
 from mmcat.calibration import expected_calibration_error
 from mmcat.taxonomy import Taxonomy
 from training.figures.accuracy import exist, hierarchical_f1, level_accuracy, macro_f1, whole_path_right
-from training.figures.answers import Answers, answer_levels
+from training.figures.answers import Answers
 from training.figures.confidence import calibration_floor, risk_coverage_area
 from training.figures.contest import kakao_score, never_absent
 
@@ -61,21 +60,13 @@ class Metrics:
         return {name: _rounded(value) for name, value in asdict(self).items()}
 
 
-def measure(
-    level_logits: Sequence[npt.NDArray[np.floating[Any]]], targets: Rows, taxonomy: Taxonomy, temperature: float = 1.0
-) -> Metrics:
-    """All figures of four level heads.
+def measure_answers(answers: Answers, targets: Rows, taxonomy: Taxonomy) -> Metrics:
+    """All figures of answers, whatever scored them.
 
     Args:
-        level_logits: 4 × [N, C]; N ≥ 1.
+        answers: of N ≥ 1 rows.
         targets: [N] true taxonomy rows.
-        temperature: of the path probability.
     """
-    return measure_answers(answer_levels(level_logits, taxonomy, temperature), targets, taxonomy)
-
-
-def measure_answers(answers: Answers, targets: Rows, taxonomy: Taxonomy) -> Metrics:
-    """All figures of answers, whatever scored them."""
     right = answers.rows == targets
     classes_N4, nodes_N4 = taxonomy.path_classes[answers.rows], taxonomy.path_nodes[answers.rows]
     accuracies = level_accuracy(classes_N4, targets, taxonomy)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mmcat import bundle
 from mmcat.calibration import Calibration, seen_of
@@ -18,8 +19,8 @@ from mmcat.reference import Reference
 from training.data import Dataset
 from training.features import Features
 from training.figures.accuracy import accuracy_by_training_rows
-from training.figures.answers import Answers, answer_levels
-from training.fusion import Inputs, Rows, Withheld, logits
+from training.figures.answers import Answers, answer_chunks
+from training.fusion import Inputs, Rows, Withheld, logits_by_chunk
 from training.label_noise import label_note
 from training.splits import Split
 from training.steps import Encoders
@@ -80,13 +81,17 @@ def answers_as_served(
     Args:
         withhold: a modality that is taken away from all rows.
     """
-    there = {}
-    for name, one in (("text", inputs.text), ("image", inputs.image)):
-        seen = one is not None and name != withhold and (name == "text" or model.config.reads_image)
-        there[name] = one.there[rows] if one is not None and seen else np.zeros(len(rows), np.bool_)
-    pairs = zip(there["text"].tolist(), there["image"].tolist(), strict=True)
-    temperatures = np.array([calibration.temperature(seen_of(*pair)) for pair in pairs])
-    return answer_levels(logits(model, inputs, rows, withhold), inputs.taxonomy, temperatures)
+
+    def temperatures(some: Rows) -> npt.NDArray[np.float64]:
+        there = {}
+        for name, one in (("text", inputs.text), ("image", inputs.image)):
+            seen = one is not None and name != withhold and (name == "text" or model.config.reads_image)
+            there[name] = one.there[some] if one is not None and seen else np.zeros(len(some), np.bool_)
+        pairs = zip(there["text"].tolist(), there["image"].tolist(), strict=True)
+        return np.array([calibration.temperature(seen_of(*pair)) for pair in pairs], np.float64)
+
+    chunks = logits_by_chunk(model, inputs, rows, withhold)
+    return answer_chunks(((chunk, temperatures(some)) for some, chunk in chunks), inputs.taxonomy)
 
 
 def training_counts(dataset: Dataset, split: Split) -> Rows:

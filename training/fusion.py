@@ -7,6 +7,7 @@ serving; where features come in several augmented views, each step draws one per
 After features.py and engine.py; before evaluate.py and train.py. Knows no encoders: its models are built without them.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -25,7 +26,18 @@ from training.progress import Progress
 from training.recipe import FusionRecipe
 from training.task import NOTHING, Arguments, Fitted, Keep, Logits, Task, level_logits
 
-__all__ = ["Inputs", "Learned", "Logits", "Rows", "Withheld", "drop_modalities", "learn", "logits", "standardise"]
+__all__ = [
+    "Inputs",
+    "Learned",
+    "Logits",
+    "Rows",
+    "Withheld",
+    "drop_modalities",
+    "learn",
+    "logits",
+    "logits_by_chunk",
+    "standardise",
+]
 
 Withheld = Literal["text", "image"]
 _MEMBER_SEED = 1_000  # apart from the seeds that people count up
@@ -125,8 +137,10 @@ def _task(model: CategoryModel, inputs: Inputs, train_rows: Rows, select_rows: R
     )
 
 
-def logits(model: CategoryModel, inputs: Inputs, rows: Rows, withhold: Withheld | None = None) -> list[Logits]:
-    """Four levels of logits float32 [len(rows), C], in eval mode, optionally as if one modality were missing."""
+def logits_by_chunk(
+    model: CategoryModel, inputs: Inputs, rows: Rows, withhold: Withheld | None = None
+) -> Iterator[tuple[Rows, list[Logits]]]:
+    """Some rows at a time with their logits, optionally as if one modality were missing; see `task.level_logits`."""
 
     def arguments(chunk: Rows, dice: Dice | None) -> Arguments:
         found = inputs.take(chunk, model.config, dice)
@@ -135,6 +149,12 @@ def logits(model: CategoryModel, inputs: Inputs, rows: Rows, withhold: Withheld 
         return found
 
     return level_logits(_Fuse(model), arguments, rows)
+
+
+def logits(model: CategoryModel, inputs: Inputs, rows: Rows, withhold: Withheld | None = None) -> list[Logits]:
+    """The logits of all rows at once, float32 [len(rows), C] of each head: for rows of which they fit into memory."""
+    chunks = [chunk for _, chunk in logits_by_chunk(model, inputs, rows, withhold)]
+    return [np.concatenate(level) for level in zip(*chunks, strict=True)]
 
 
 def drop_modalities(arguments: Arguments, config: ModelConfig, chance: float, dice: Dice) -> Arguments:

@@ -3,7 +3,7 @@
 After order.py and checkpoint.py; before engine.py, which runs any of them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -65,8 +65,8 @@ class Task:
         """How many of these rows' whole paths are answered right."""
         if not len(rows):
             return 0
-        answers_B = self._index.scores(level_logits(self.network, self.arguments, rows)).argmax(axis=1)
-        return int((answers_B == self.truth[rows]).sum())
+        chunks = level_logits(self.network, self.arguments, rows)
+        return sum(int((self._index.scores(heads).argmax(axis=1) == self.truth[some]).sum()) for some, heads in chunks)
 
     @cached_property
     def _index(self) -> PathIndex:
@@ -116,13 +116,19 @@ class Fitted:
         return len(self.accuracies) - int(np.argmax(self.accuracies[::-1]))
 
 
-def level_logits(network: nn.Module, arguments: ArgumentsOf, rows: Rows) -> list[Logits]:
-    """Logits float32 [len(rows), C] of each head of a network in eval mode, as in serving."""
+def level_logits(network: nn.Module, arguments: ArgumentsOf, rows: Rows) -> Iterator[tuple[Rows, list[Logits]]]:
+    """What a network in eval mode says of the rows, as in serving: some rows at a time, in order.
+
+    Logits and path scores of millions of rows would be gigabytes: the caller keeps what it reads of each chunk.
+
+    Yields:
+        B rows, and logits float32 [B, C] of each head; once, with B = 0, where there are no rows.
+    """
     device = next(network.parameters()).device
-    found: list[list[Logits]] = []
-    with torch.inference_mode():
-        for start in range(0, max(1, len(rows)), _CHUNK):
-            given = arguments(rows[start : start + _CHUNK], None)
+    for start in range(0, max(1, len(rows)), _CHUNK):
+        some = rows[start : start + _CHUNK]
+        with torch.inference_mode():
+            given = arguments(some, None)
             logits = network(**{name: None if value is None else value.to(device) for name, value in given.items()})
-            found.append([level_BC.float().cpu().numpy() for level_BC in logits])
-    return [np.concatenate(parts) for parts in zip(*found, strict=True)]
+            found = [level_BC.float().cpu().numpy() for level_BC in logits]
+        yield some, found

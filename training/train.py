@@ -20,9 +20,9 @@ from training.baselines import Baseline, baselines
 from training.calibrate import attained, calibrate
 from training.data import Dataset
 from training.earlier import earlier_bundles
-from training.evaluate import measure, measure_answers
+from training.evaluate import measure_answers
 from training.export import answers_as_served, by_training_rows, export, training_counts
-from training.fusion import Inputs, logits
+from training.fusion import Inputs
 from training.fusion_step import FusionStep
 from training.hardware import device_of, processes
 from training.progress import Progress, Quiet
@@ -189,8 +189,8 @@ def _model(run: Run, trained: Encoders, inputs: Inputs, name: str) -> ModelRepor
         withheld = {}
         if model.config.modality == "both":
             for modality in ("text", "image"):
-                found = measure(logits(model, inputs, held, modality), inputs.targets[held], inputs.taxonomy)
-                withheld[modality] = round(found.path_accuracy, 4)
+                found = answers_as_served(model, inputs, calibration, held, modality)
+                withheld[modality] = round(float((found.rows == inputs.targets[held]).mean()), 4)
         run.progress.say(f"{name}: path accuracy {metrics.path_accuracy:.3f} on {len(held)} {run.measured_on} rows")
         counts = training_counts(run.dataset, run.split)
         figures = {
@@ -232,7 +232,7 @@ def _learn(run: Run, trained: Encoders, inputs: Inputs, name: str) -> tuple[Enco
 
 
 def _report(run: Run, models: Mapping[str, ModelReport], plain: list[Baseline]) -> Report:
-    rows = [run.dataset.rows[row] for row in run.rows("test")]
+    rows = (run.dataset.rows[row] for row in run.rows("test"))
     return Report(
         folder=run.out,
         dataset=run.dataset.name,

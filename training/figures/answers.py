@@ -1,17 +1,17 @@
 """Scores of held rows → what is answered, row by row; all figures but the bootstrap start here.
 
-Works through a few thousand rows at a time: path scores of a million rows would be gigabytes, their answers are not.
+Works through some rows at a time: path scores of a million rows would be gigabytes, their answers are not.
 After the model's logits and paths.py; before accuracy.py, contest.py, confidence.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mmcat.paths import PathIndex, log_softmax, path_probabilities
+from mmcat.paths import PathIndex, path_probabilities
 from mmcat.taxonomy import LEVELS, Taxonomy
 from training.figures.contest import ClassMarginals
 
@@ -59,15 +59,24 @@ def answer_levels(level_logits: Sequence[Floats], taxonomy: Taxonomy, temperatur
         level_logits: 4 × [N, C], or one [N, P].
         temperature: of the path probability, one for all or one per row [N].
     """
-    if len(level_logits) == 1:
-        return answer_paths(log_softmax(level_logits[0]), taxonomy, temperature)
+    count = len(level_logits[0])
+    slices = [slice(start, start + _CHUNK) for start in range(0, max(1, count), _CHUNK)]
+    temperature_N = np.broadcast_to(temperature, count)
+    chunks = (([logits_NC[rows] for logits_NC in level_logits], temperature_N[rows]) for rows in slices)
+    return answer_chunks(chunks, taxonomy)
+
+
+def answer_chunks(chunks: Iterable[tuple[Sequence[Floats], Temperature]], taxonomy: Taxonomy) -> Answers:
+    """Answers to chunks of rows, one after the other: neither logits nor path scores of one outlive it.
+
+    Args:
+        chunks: one or more, each with the temperature of its rows; see `answer_levels`.
+    """
     index, marginals = PathIndex(taxonomy), ClassMarginals(taxonomy)
-    temperature_N = np.broadcast_to(temperature, len(level_logits[0]))
     parts = []
-    for start in range(0, max(1, len(temperature_N)), _CHUNK):
-        rows = slice(start, start + _CHUNK)
-        chunk = [logits_NC[rows] for logits_NC in level_logits]
-        parts.append(replace(_answer(index.scores(chunk), marginals, temperature_N[rows]), alone=_alone(chunk)))
+    for level_logits, temperature in chunks:
+        alone = None if len(level_logits) == 1 else _alone(level_logits)
+        parts.append(replace(_answer(index.scores(level_logits), marginals, temperature), alone=alone))
     return Answers.join(parts)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from mmcat.taxonomy import Taxonomy
 from training.errors import DataError
-from training.evaluate import measure, measure_answers
+from training.evaluate import measure_answers
 from training.figures.accuracy import accuracy_by_training_rows, exist, hierarchical_f1, macro_f1
 from training.figures.answers import answer_levels, answer_paths
 from training.figures.confusions import where_answers_leave, worst_siblings
@@ -31,7 +31,8 @@ def classes_of(path: int) -> list[int]:
 
 def test_sure_and_right_answers_score_all_there_is() -> None:
     targets = np.array([0, 1, 2, 3])
-    metrics = measure(logits_for([classes_of(path) for path in targets]), targets, TAXONOMY)
+    answers = answer_levels(logits_for([classes_of(path) for path in targets]), TAXONOMY)
+    metrics = measure_answers(answers, targets, TAXONOMY)
     ones = (metrics.path_accuracy, metrics.macro_f1, metrics.hierarchical_f1, metrics.exists, metrics.argmax_exists)
     assert ones == (1.0,) * 5
     assert metrics.argmax_path_accuracy == 1.0
@@ -43,7 +44,7 @@ def test_sure_and_right_answers_score_all_there_is() -> None:
 def test_an_answer_that_stops_early_is_wrong_where_stops_count_and_right_where_they_may_not_be_answered() -> None:
     rows = logits_for([classes_of(0)])
     rows[1][0, TAXONOMY.classes[1].index("x")] = 8.0  # second best
-    metrics = measure(rows, np.array([1]), TAXONOMY)
+    metrics = measure_answers(answer_levels(rows, TAXONOMY), np.array([1]), TAXONOMY)
     assert metrics.path_accuracy == 0.0
     assert metrics.level_accuracy[:2] == (1.0, 0.0)
     assert metrics.kakao_score_never_absent == metrics.kakao_score_expected == pytest.approx((1.0 + 1.2) / 4)
@@ -111,7 +112,8 @@ def test_the_contests_csv_is_paired_by_id_and_not_by_position(tmp_path: Path) ->
     write_csv(tmp_path / "answers.csv", list(truth)[::-1], list(truth.values())[::-1])
     assert (tmp_path / "answers.csv").read_text().startswith("pid,b,m,s,d\ns,b,z,-1,-1\n")
     score = official_score(read_csv(tmp_path / "answers.csv"), truth)
-    metrics = measure(logits_for([classes_of(path) for path in targets]), targets, TAXONOMY)
+    answers = answer_levels(logits_for([classes_of(path) for path in targets]), TAXONOMY)
+    metrics = measure_answers(answers, targets, TAXONOMY)
     assert score == pytest.approx(metrics.kakao_score)
 
 
