@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from mmcat import bundle as bundles
 from mmcat.bundle import LoadedBundle
@@ -35,6 +36,7 @@ from training.readers.read import read_listings
 from training.readers.shop import shop_dataset
 from training.recipe import Recipe
 from training.report import Report
+from training.rows import group_members
 from training.shop.shop import ShopConfig
 from training.splits import NO_TEST, SHARES, Split, frozen_split
 from training.train import SHOP_LISTINGS
@@ -293,6 +295,7 @@ def _subject(
     return _Subject(loaded, report, split, part, training_counts(dataset, split), threshold)
 
 
-def group_labels(dataset: Dataset, rows: Rows) -> npt.NDArray[np.str_]:
-    """[len(rows)] labels to draw together; a listing without a group is one of its own."""
-    return np.array([dataset.rows[row].group or f"\0{dataset.rows[row].id}" for row in rows.tolist()])
+def group_labels(dataset: Dataset, rows: Rows) -> Rows:
+    """[len(rows)] numbers of what is drawn together; a listing without a group is one of its own."""
+    groups, ids = (dataset.rows.column(name).take(pa.array(rows)) for name in ("group", "id"))
+    return group_members(groups, ids)[0]

@@ -40,7 +40,7 @@ Rows = npt.NDArray[np.int64]
 Block = tuple[Array, npt.NDArray[np.int32]]  # [places, D] of some rows, and [rows, views] lengths of their runs
 VALUES, INDEX, LENGTHS = "values.bin", "index.arrow", "lengths.bin"
 _VERSION = 1
-_POOLED = 8_192  # rows a turn, where all are averaged
+_POOLED = 8_192  # rows a turn, where places are averaged
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +97,11 @@ class Features:
             x_BLD[mask_BL] = self.vectors[at_BL[mask_BL]]
         return torch.from_numpy(x_BLD).float(), torch.from_numpy(mask_BL), torch.from_numpy(self.there[rows])
 
-    def pooled(self) -> npt.NDArray[np.float32]:
-        """[N, D] in memory: the mean over the places of each row as it is; zeros where there are none."""
-        found = np.zeros((len(self), self.width), np.float32)
-        for start in range(0, len(self), _POOLED):
-            x_BLD, mask_BL, _ = self.take(np.arange(start, min(start + _POOLED, len(self))))
+    def pooled(self, rows: Rows) -> npt.NDArray[np.float32]:
+        """[len(rows), D] in memory: the mean over the places of each row as it is; zeros where there are none."""
+        found = np.zeros((len(rows), self.width), np.float32)
+        for start in range(0, len(rows), _POOLED):
+            x_BLD, mask_BL, _ = self.take(rows[start : start + _POOLED])
             found[start : start + _POOLED] = x_BLD.sum(1) / mask_BL.sum(1, keepdim=True).clamp_min(1)
         return found
 

@@ -4,6 +4,8 @@ The test part is left out unless it is the part that is being looked at. After e
 figures/suspects.py; before pages/evaluation.py, which lists them.
 """
 
+from functools import partial
+
 import numpy as np
 
 from training.baselines import dense, logistic_regression
@@ -25,17 +27,16 @@ def suspected_labels(evaluation: Evaluation, progress: Progress) -> Suspected:
             evaluation.split.rows(name, dataset) for name in evaluation.split.parts if name not in (part, "test")
         ])  # fmt: skip
         rows = np.concatenate([rows, rest])
-    rows = np.sort(rows[:ROWS])
+    looked_at = np.sort(rows[:ROWS])
     vectors = [one for one in (inputs.text, inputs.image) if one is not None]
-    groups = group_labels(dataset, np.arange(len(dataset)))
     progress.begin("suspected labels", FOLDS)
     found = suspects(
-        lambda train_rows: dense(vectors, train_rows),
+        partial(dense, vectors),
         logistic_regression,
         dataset.targets,
-        groups,
-        rows,
+        group_labels(dataset, looked_at),
+        looked_at,
         MOST,
         folded=progress.advance,
     )
-    return Suspected(found, f"Looked for among {len(rows):,} listings.")
+    return Suspected(found, f"Looked for among {len(looked_at):,} of {len(rows):,} listings.")

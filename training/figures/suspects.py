@@ -29,7 +29,7 @@ class Suspect:
 
 
 def suspects(
-    matrix_of: Callable[[Rows], npt.NDArray[np.float32]],
+    standardised: Callable[[Rows], Callable[[Rows], npt.NDArray[np.float32]]],
     model: Callable[[], Any],
     targets: Rows,
     groups: npt.NDArray[Any],
@@ -41,21 +41,21 @@ def suspects(
     """The `most` suspected labels among `rows`; blocks for FOLDS fits.
 
     Args:
-        matrix_of: features [N, D] of all rows, standardised by the rows given.
+        standardised: by the rows given; gives the features [B, D] of B rows.
         model: makes an untrained classifier of scikit-learn's kind.
         targets: [N] labels of all rows, as taxonomy rows.
-        groups: [N] rows of one group stand in one fold.
+        groups: [len(rows)] labels; rows of one group stand in one fold.
         rows: what is looked at; the others are neither trained on nor listed.
         folded: called after each fold.
     """
     found: list[Suspect] = []
-    fold_of = _folds(groups[rows], seed)
+    fold_of = _folds(groups, seed)
     for fold in range(FOLDS):
         held, rest = rows[fold_of == fold], rows[fold_of != fold]
         if len(held) and len(np.unique(targets[rest])) > 1:
-            matrix = matrix_of(rest)
-            fitted = model().fit(matrix[rest], targets[rest])
-            found += _contradicted(fitted, matrix[held], targets[held], held)
+            matrix_of = standardised(rest)
+            fitted = model().fit(matrix_of(rest), targets[rest])
+            found += _contradicted(fitted, matrix_of(held), targets[held], held)
         folded()
     return sorted(found, key=lambda one: one.label_probability - one.answer_probability)[:most]
 

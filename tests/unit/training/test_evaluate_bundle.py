@@ -4,15 +4,20 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mmcat import Categorizer, Listing
 from mmcat.cli import main
+from mmcat.taxonomy import Taxonomy
 from tests.unit.training.small import lines, small_recipe, write_encoders, write_folder
+from training.data import Dataset
+from training.evaluate_bundle import group_labels
 from training.figures.contest import read_csv
 from training.readers.folder import read_folder
 from training.recipe import Recipe
 from training.report import Report
+from training.rows import Row, Rows
 from training.train import Options, train, train_shop
 
 
@@ -72,6 +77,7 @@ def test_the_report_is_one_file_that_asks_for_nothing(
     assert "<script" not in page
     assert page.count("<svg") == 2
     assert "Suspected labels" in page
+    assert "Looked for among 90 of 90 listings." in page
 
 
 def test_select_is_no_look_at_the_test_part(
@@ -136,3 +142,14 @@ def test_a_bundle_of_the_shop_is_tested_on_listings_that_no_training_saw(
     assert main([*command, "--part", "select", "--out", str(tmp_path / "select")]) == 0
     seen, fresh = (set(read_csv(tmp_path / part / "contest.csv")) for part in ("select", "test"))
     assert not seen & fresh
+
+
+def test_rows_of_a_group_have_one_number_and_a_listing_without_a_group_one_of_its_own() -> None:
+    tree = Taxonomy.from_names([("a",)])
+    groups = ["b", "", "a" * 10_000, "b", ""]
+    rows = [Row(f"p{number}", "", (tree.paths[0][0].id,), group) for number, group in enumerate(groups)]
+    dataset = Dataset("made", tree, Rows.of(rows, tree))
+    # In alphabetical order, as labels would be; eight bytes a row however long a group's name is.
+    assert group_labels(dataset, np.arange(5)).tolist() == [3, 0, 2, 3, 1]
+    assert group_labels(dataset, np.array([4, 3, 0])).tolist() == [0, 1, 1]
+    assert group_labels(dataset, np.arange(5)).nbytes == 40

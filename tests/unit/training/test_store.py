@@ -87,7 +87,8 @@ def test_pooled_is_the_mean_of_each_rows_places_and_zero_where_there_are_none(tm
         return np.concatenate([np.arange(2 * row, dtype=np.float32).reshape(row, 2) for row in rows]), runs
 
     features = stored(tmp_path / "s", Layout(4, 2, 6, np.dtype(np.float32), block=3), some, Quiet(), "vectors")
-    assert features.pooled().tolist() == [[0, 0], [0, 1], [1, 2], [2, 3]]
+    assert features.pooled(np.arange(4)).tolist() == [[0, 0], [0, 1], [1, 2], [2, 3]]
+    assert features.pooled(np.array([3, 1])).tolist() == [[2, 3], [0, 1]]
 
 
 def test_a_block_of_another_shape_than_promised_is_a_defect(tmp_path: Path) -> None:
@@ -153,4 +154,4 @@ def test_a_process_killed_half_way_costs_one_block(tmp_path: Path) -> None:
 
     features = stored(tmp_path / "s", LAYOUT, counted, Quiet(), "vectors")
     assert asked == [4]
-    assert features.pooled()[:, 0].tolist() == [0, 0, 2, 2, 4, 4]
+    assert features.pooled(np.arange(6))[:, 0].tolist() == [0, 0, 2, 2, 4, 4]
