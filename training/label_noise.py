@@ -5,21 +5,23 @@ paths, at least one is wrong or the tree leaves it open. A hint, not a rate: sin
 After data.py; before export.py. `mmcat evaluate` lists labels one by one (figures/suspects.py).
 """
 
+import numpy as np
+
 from training.data import Dataset
+from training.rows import group_members
 
 
 def label_note(dataset: Dataset) -> str:
     """How many listings are contradicted by another of their group."""
-    paths: dict[str, set[tuple[str, ...]]] = {}
-    sizes: dict[str, int] = {}
-    for row in dataset.rows:
-        if row.group:
-            paths.setdefault(row.group, set()).add(row.path)
-            sizes[row.group] = sizes.get(row.group, 0) + 1
-    shared = sum(size for size in sizes.values() if size > 1)
-    if not shared:
+    group_of, groups = group_members(dataset.rows.column("group"), dataset.rows.column("id"))
+    sizes = np.bincount(group_of, minlength=groups)
+    if not (shared := int(sizes[sizes > 1].sum())):
         return "errors cannot be seen, as no two listings are variants of one product"
-    contradicted = sum(size for group, size in sizes.items() if len(paths[group]) > 1)
+    path_of = np.empty(groups, np.int64)
+    path_of[group_of] = dataset.targets  # of any of its rows: where they disagree, one of them is not of that path
+    torn = np.zeros(groups, np.bool_)
+    torn[group_of[path_of[group_of] != dataset.targets]] = True
+    contradicted = int(sizes[torn].sum())
     return (
         f"of {shared:,} listings with a variant of the same title, {contradicted:,} ({contradicted / shared:.1%}) stand"
         " in another path than one of their variants: no model can be right on all of them"
