@@ -11,6 +11,7 @@ import numpy as np
 from mmcat.calibration import NEVER, Calibration, Seen, answered, count_claims, fit, levels_by_threshold
 from mmcat.model import CategoryModel
 from mmcat.paths import PathIndex
+from mmcat.taxonomy import LEVELS
 from training.fusion import Inputs, Rows, Withheld, logits, logits_by_chunk
 
 FEWEST = 20  # rows; with fewer a temperature is noise, and the one for both modalities stands in
@@ -59,11 +60,12 @@ def attained(
         if not len(some):
             continue
         temperature = calibration.temperature(seen)
-        found_N4 = [
-            answered(index.scores(chunk), inputs.targets[of], index, temperature)
-            for of, chunk in logits_by_chunk(model, inputs, some, withhold)
-        ]
-        marginals_N4, right_N4 = (np.concatenate(parts) for parts in zip(*found_N4, strict=True))
+        marginals_N4, right_N4 = np.empty((len(some), LEVELS)), np.empty((len(some), LEVELS), np.bool_)
+        done = 0
+        for part, chunk in logits_by_chunk(model, inputs, some, withhold):
+            at = slice(done, done + len(part))
+            marginals_N4[at], right_N4[at] = answered(index.scores(chunk), inputs.targets[part], index, temperature)
+            done = at.stop
         levels_1N = levels_by_threshold(marginals_N4, np.array([calibration.threshold(seen)]))
         claims, wrong = (int(count[0]) for count in count_claims(levels_1N, right_N4))
         found[seen] = {

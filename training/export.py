@@ -91,7 +91,7 @@ def answers_as_served(
         return np.array([calibration.temperature(seen_of(*pair)) for pair in pairs], np.float64)
 
     chunks = logits_by_chunk(model, inputs, rows, withhold)
-    return answer_chunks(((chunk, temperatures(some)) for some, chunk in chunks), inputs.taxonomy)
+    return answer_chunks(((chunk, temperatures(some)) for some, chunk in chunks), len(rows), inputs.taxonomy)
 
 
 def training_counts(dataset: Dataset, split: Split) -> Rows:

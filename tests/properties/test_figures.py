@@ -90,7 +90,7 @@ def test_answers_do_not_depend_on_how_rows_are_parted(paths: list[tuple[str, ...
     logits = [generator.normal(size=(5, len(classes))) for classes in taxonomy.classes]
     whole = answer_levels(logits, taxonomy)
     parts = [answer_levels([one[[row]] for one in logits], taxonomy) for row in range(5)]
-    joined = whole.join(parts)
+    joined = whole.join(parts, 5)
     assert (joined.rows == whole.rows).all()
     assert (joined.expected == whole.expected).all()
     np.testing.assert_allclose(joined.probabilities, whole.probabilities)

@@ -4,7 +4,7 @@ Works through some rows at a time: path scores of a million rows would be gigaby
 After the model's logits and paths.py; before accuracy.py, contest.py, confidence.py.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,15 +41,23 @@ class Answers:
         return len(self.rows)
 
     @classmethod
-    def join(cls, parts: Sequence["Answers"]) -> "Answers":
-        """Of all parts, in order."""
-        alone = [part.alone for part in parts if part.alone is not None]
-        return cls(
-            np.concatenate([part.rows for part in parts]),
-            np.concatenate([part.probabilities for part in parts]),
-            np.concatenate([part.expected for part in parts]),
-            np.concatenate(alone) if alone else None,
-        )
+    def join(cls, parts: Iterable["Answers"], count: int) -> "Answers":
+        """Of all parts, in order; `count` rows in all.
+
+        Written into arrays that are there beforehand: small ones, kept while the large ones of each part's scores come
+        and go, would hold on to the memory of these, gigabytes for a million rows.
+        """
+        rows, probabilities, alone = np.empty(count, np.int64), np.empty(count), None
+        expected = np.empty((count, LEVELS), np.int64)
+        done = 0
+        for part in parts:
+            at = slice(done, done + len(part))
+            rows[at], probabilities[at], expected[at] = part.rows, part.probabilities, part.expected
+            if part.alone is not None:
+                alone = np.empty((count, LEVELS), np.int64) if alone is None else alone
+                alone[at] = part.alone
+            done = at.stop
+        return cls(rows, probabilities, expected, alone)
 
 
 def answer_levels(level_logits: Sequence[Floats], taxonomy: Taxonomy, temperature: Temperature = 1.0) -> Answers:
@@ -60,31 +68,34 @@ def answer_levels(level_logits: Sequence[Floats], taxonomy: Taxonomy, temperatur
         temperature: of the path probability, one for all or one per row [N].
     """
     count = len(level_logits[0])
-    slices = [slice(start, start + _CHUNK) for start in range(0, max(1, count), _CHUNK)]
+    slices = (slice(start, start + _CHUNK) for start in range(0, max(1, count), _CHUNK))
     temperature_N = np.broadcast_to(temperature, count)
     chunks = (([logits_NC[rows] for logits_NC in level_logits], temperature_N[rows]) for rows in slices)
-    return answer_chunks(chunks, taxonomy)
+    return answer_chunks(chunks, count, taxonomy)
 
 
-def answer_chunks(chunks: Iterable[tuple[Sequence[Floats], Temperature]], taxonomy: Taxonomy) -> Answers:
+def answer_chunks(chunks: Iterable[tuple[Sequence[Floats], Temperature]], count: int, taxonomy: Taxonomy) -> Answers:
     """Answers to chunks of rows, one after the other: neither logits nor path scores of one outlive it.
 
     Args:
-        chunks: one or more, each with the temperature of its rows; see `answer_levels`.
+        chunks: each with the temperature of its rows; see `answer_levels`.
+        count: rows of all chunks.
     """
     index, marginals = PathIndex(taxonomy), ClassMarginals(taxonomy)
-    parts = []
-    for level_logits, temperature in chunks:
-        alone = None if len(level_logits) == 1 else _alone(level_logits)
-        parts.append(replace(_answer(index.scores(level_logits), marginals, temperature), alone=alone))
-    return Answers.join(parts)
+
+    def parts() -> Iterator[Answers]:
+        for level_logits, temperature in chunks:
+            alone = None if len(level_logits) == 1 else _alone(level_logits)
+            yield replace(_answer(index.scores(level_logits), marginals, temperature), alone=alone)
+
+    return Answers.join(parts(), count)
 
 
 def answer_paths(scores_NP: Floats, taxonomy: Taxonomy, temperature: Temperature = 1.0) -> Answers:
     """Answers of a model that scores whole paths (a flat head, a fusion of probabilities); [N, P] log-scores."""
     marginals, temperature_N = ClassMarginals(taxonomy), np.broadcast_to(temperature, len(scores_NP))
-    parts = (slice(start, start + _CHUNK) for start in range(0, max(1, len(scores_NP)), _CHUNK))
-    return Answers.join([_answer(scores_NP[rows], marginals, temperature_N[rows]) for rows in parts])
+    slices = (slice(start, start + _CHUNK) for start in range(0, len(scores_NP), _CHUNK))
+    return Answers.join((_answer(scores_NP[rows], marginals, temperature_N[rows]) for rows in slices), len(scores_NP))
 
 
 def _answer(scores_NP: Floats, marginals: ClassMarginals, temperature: Temperature) -> Answers:
