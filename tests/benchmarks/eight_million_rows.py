@@ -1,12 +1,13 @@
-"""Eight million rows × 2,048 half-precision photo vectors, trained on from disk: peak memory and loading's share.
+"""Eight million rows × 2,048 half-precision photo vectors, trained and measured on from disk: memory, loading's share.
 
     python -m tests.benchmarks.eight_million_rows --rows 8000000 --folder /disk     # 33 GB, deleted afterwards
     python -m tests.benchmarks.eight_million_rows --rows 500000 --steps 200
 
 Makes rows as a reader makes them (titles, ids, paths of a made-up tree of Kakao's size) and a store of seeded vectors,
-splits by group, trains the pooled photo model, and prints one JSON object. `--cold` asks the system to forget the
-vectors before training, so that batches come from the disk and not from its cache. Anonymous memory is RssAnon of
-/proc/self/status, looked at every 20 ms: what is mapped from files is the system's to take back and is told apart.
+splits by group, trains the pooled photo model, validates an epoch on `select` and measures on `test` as a training
+does, and prints one JSON object. `--cold` asks the system to forget the vectors before training, so that batches come
+from the disk and not from its cache. Anonymous memory is RssAnon of /proc/self/status, looked at every 20 ms: what is
+mapped from files is the system's to take back and is told apart.
 """
 
 import argparse
@@ -22,12 +23,17 @@ from typing import Any
 import numpy as np
 import torch
 
+from mmcat.calibration import Calibration
 from mmcat.family import ModelConfig
 from mmcat.model import CategoryModel, loss
 from mmcat.taxonomy import Taxonomy
+from training.calibrate import attained
 from training.data import Dataset, Row
-from training.fusion import Inputs
+from training.evaluate import Metrics, measure_answers
+from training.export import answers_as_served
+from training.fusion import Inputs, learn
 from training.progress import Quiet
+from training.recipe import FusionRecipe
 from training.rows import Draft
 from training.splits import frozen_split
 from training.store import VALUES, Block, Layout, stored
@@ -92,9 +98,14 @@ def vectors_of(rows: range) -> Block:
     return (noise | np.uint16(0x3800)).view(np.float16), np.ones((len(rows), 1), np.int32)  # 0.5 … 1.0
 
 
+def photo_model(tree: Taxonomy) -> ModelConfig:
+    """The pooled photo model over all paths of the tree."""
+    return ModelConfig(tuple(map(len, tree.classes)), "image", px=224, width=768, blocks=1, heads=4)
+
+
 def train(inputs: Inputs, rows: np.ndarray, steps: int, batch: int) -> dict[str, float]:
     """Steps of AdamW on the pooled photo model; gives seconds of loading and of the rest, by median step."""
-    config = ModelConfig(tuple(map(len, inputs.taxonomy.classes)), "image", px=224, width=768, blocks=1, heads=4)
+    config = photo_model(inputs.taxonomy)
     model = CategoryModel(config, encoders=False).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     generator = np.random.default_rng(0)
@@ -117,6 +128,20 @@ def train(inputs: Inputs, rows: np.ndarray, steps: int, batch: int) -> dict[str,
         "loading_share": round(sum(loading) / sum(whole), 4),
         "rows_per_second": round(batch * steps / sum(whole)),
     }
+
+
+def validate(inputs: Inputs, some: np.ndarray, select: np.ndarray) -> CategoryModel:
+    """An epoch of a few rows, and its accuracy on all of `select`: the engine's own way."""
+    recipe = FusionRecipe(epochs=1, precision="fp32", few_steps=True)
+    config = photo_model(inputs.taxonomy)
+    return learn(config, inputs, some, select, recipe, seed=0, progress=Quiet(), stage="validation").model
+
+
+def measured(model: CategoryModel, inputs: Inputs, held: np.ndarray) -> Metrics:
+    """All figures of the held rows, and what a promise comes to on them."""
+    attained(model, inputs, held, Calibration())
+    answers = answers_as_served(model, inputs, Calibration(), held)
+    return measure_answers(answers, inputs.targets[held], inputs.taxonomy)
 
 
 def forget(path: Path) -> None:
@@ -145,10 +170,13 @@ def measure(folder: Path, rows: int, steps: int, batch: int, cold: bool) -> dict
     if cold:
         forget(folder / "image-made" / VALUES)
     figures = timed("train", lambda: train(inputs, train_rows, steps, batch))
+    select, held = split.rows("select", data), split.rows("test", data)
+    model = timed("validate", lambda: validate(inputs, train_rows[: 2 * batch], select))
+    timed("measure", lambda: measured(model, inputs, held))
     size_gb = round((folder / "image-made" / VALUES).stat().st_size / 1e9, 2)
     return {
-        "rows": rows, "vectors_gb": size_gb, "batch": batch, "steps": steps, "cold": cold, **figures,
-        "peak_anonymous_gb": memory.stop(), "seconds": seconds,
+        "rows": rows, "select": len(select), "test": len(held), "vectors_gb": size_gb, "batch": batch, "steps": steps,
+        "cold": cold, **figures, "peak_anonymous_gb": memory.stop(), "seconds": seconds,
     }  # fmt: skip
 
 
