@@ -15,10 +15,12 @@ After eager.py; before choice.py.
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmcat.engines.base import Ids
 from mmcat.engines.eager import EagerEngine
 from mmcat.errors import ModelError
 from mmcat.model import CategoryModel
@@ -94,6 +96,13 @@ class CompiledEngine(EagerEngine):
             longer = (0, self._length(text_mask_BT.shape[1]) - text_mask_BT.shape[1])
             text_BTD, text_mask_BT = F.pad(text_BTD, (0, 0, *longer)), F.pad(text_mask_BT, longer)
         return self._runs["answer"](text_BTD, image_BND, has_text_B, has_image_B, text_mask_BT)
+
+    def _together(self, mask_RT: Ids) -> Iterator[tuple[Ids, int]]:
+        """Short titles apart from long ones, of which one would make all of them long."""
+        tokens_R, short = mask_RT.sum(axis=1), self._lengths[0]
+        for rows, length in ((tokens_R <= short, min(short, mask_RT.shape[1])), (tokens_R > short, mask_RT.shape[1])):
+            if rows.any():
+                yield np.flatnonzero(rows), length
 
     def _length(self, tokens: int) -> int:
         return next(length for length in self._lengths if length >= tokens)

@@ -12,11 +12,11 @@ from mmcat import bundle
 from mmcat.engines import compiled
 from mmcat.engines.base import Batch, logits
 from mmcat.engines.choice import choose
-from mmcat.engines.compiled import ROWS, CompiledEngine, runs
+from mmcat.engines.compiled import ROWS, CompiledEngine, lengths, runs
 from mmcat.engines.eager import EagerEngine
 from mmcat.errors import ModelError
 from tests.support.tiny import make_tiny_bundle, tiny_parts
-from tests.unit.mmcat.test_engines import FAMILY, TOLERANCE, _batch
+from tests.unit.mmcat.test_engines import FAMILY, TITLE, TOLERANCE, _batch
 
 
 @given(rows=st.integers(0, 700))
@@ -85,6 +85,23 @@ def test_all_shapes_are_made_at_the_start(monkeypatch: pytest.MonkeyPatch) -> No
         short = Batch(batch.ids[:, :tokens], batch.mask[:, :tokens], batch.pixels, batch.text_rows, batch.image_rows)
         logits(engine, short)
     assert seen == made
+
+
+def test_a_long_title_makes_no_other_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda run, **_options: run)
+    parts = tiny_parts(modality="text")
+    engine = CompiledEngine(parts.model, parts.preprocessing, "cpu", "fp32")
+    mask = (np.arange(TITLE) < np.array([[3], [TITLE], [2]])).astype(np.int64)
+    there = np.ones(3, np.bool_)
+    read, shapes = engine.read, []
+
+    def noted(ids_RT: torch.Tensor, mask_RT: torch.Tensor) -> torch.Tensor:
+        shapes.append(tuple(ids_RT.shape))
+        return read(ids_RT, mask_RT)
+
+    monkeypatch.setattr(engine, "read", noted)
+    logits(engine, Batch.of(mask * 7, mask, None, there, ~there))
+    assert shapes == [(2, lengths(TITLE)[0]), (1, TITLE)]
 
 
 def test_it_is_taken_where_it_is_asked_for_and_has_no_int8(
