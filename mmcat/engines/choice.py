@@ -68,7 +68,8 @@ def choose(
             raise ModelError(f"engine {engine} has no int8: use engine cpu or auto")
         engine = "cpu"
     if engine == "compiled":
-        return CompiledEngine(loaded.model, loaded.preprocessing, device, precision), "asked for"
+        kept = None if cache is None else cache / "compiled" / f"{loaded.fingerprint[:16]}-{torch.__version__}"
+        return CompiledEngine(loaded.model, loaded.preprocessing, device, precision, cache=kept), "asked for"
     if engine == "eager":
         return _eager(loaded, device, precision), "asked for"
     why_not = _why_not(device, precision, automatic=engine == "auto")

@@ -12,7 +12,9 @@ was at hand yet: recording is the part that has never run, so "auto" does not ta
 After eager.py; before choice.py.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,6 +42,8 @@ class CompiledEngine(EagerEngine):
     Args:
         model, preprocessing, device, precision: as of EagerEngine.
         backend: of torch.compile; "tensorrt" where torch_tensorrt is installed and imported.
+        cache: a folder where Inductor keeps its kernels for the next start, of this whole process; None: where it
+            always does, under the system's temporary folder.
 
     Raises:
         ModelError: no such device or precision, or the model cannot be compiled.
@@ -52,7 +56,10 @@ class CompiledEngine(EagerEngine):
         device: str = "auto",
         precision: str = "auto",
         backend: str = "inductor",
+        cache: Path | None = None,
     ) -> None:
+        if cache is not None:
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache)  # Triton's lie within it
         super().__init__(model, preprocessing, device, precision)
         self.name = f"compiled-{self._device.type}"
         self._lengths = lengths(preprocessing.max_tokens)

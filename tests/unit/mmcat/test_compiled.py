@@ -1,12 +1,14 @@
 """The compiled engine beside eager: the same answers for any number of rows, in few shapes. On a CPU, uncompiled."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch._inductor.runtime.cache_dir_utils import cache_dir
 
 from mmcat import bundle
 from mmcat.engines import compiled
@@ -44,9 +46,9 @@ def test_each_encoder_and_the_fusion_can_be_seen_through_as_a_whole(name: str, m
     _same_as_eager(name, [3], backend="eager")
 
 
-def _same_as_eager(name: str, sizes: Sequence[int], **options: str) -> None:
+def _same_as_eager(name: str, sizes: Sequence[int], backend: str = "inductor") -> None:
     parts, again = tiny_parts(**FAMILY[name]), tiny_parts(**FAMILY[name])
-    engine = CompiledEngine(parts.model, parts.preprocessing, "cpu", "fp32", **options)
+    engine = CompiledEngine(parts.model, parts.preprocessing, "cpu", "fp32", backend)
     eager = EagerEngine(again.model, again.preprocessing, "cpu", "fp32")
     assert (engine.name, engine.precision) == ("compiled-cpu", "fp32")
     dice = np.random.default_rng(1)
@@ -113,6 +115,18 @@ def test_it_is_taken_where_it_is_asked_for_and_has_no_int8(
     assert (engine.name, why) == ("compiled-cpu", "asked for")
     with pytest.raises(ModelError, match="engine compiled has no int8"):
         choose(loaded, engine="compiled", precision="int8")
+
+
+def test_what_was_compiled_is_kept_beside_the_bundle_s_other_engines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda run, **_options: run)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "elsewhere")
+    loaded = bundle.load(make_tiny_bundle(tmp_path / "text", modality="text"))
+    choose(loaded, engine="compiled", device="cpu", precision="fp32", cache=tmp_path / "engines")
+    where = Path(cache_dir())
+    assert where.parent == tmp_path / "engines" / "compiled"
+    assert where.name == f"{loaded.fingerprint[:16]}-{torch.__version__}"
 
 
 def test_a_model_that_cannot_be_compiled_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
