@@ -61,13 +61,14 @@ class FusionStep:
         return Inputs(self.dataset.taxonomy, self.dataset.targets, text, image)
 
     def of_share(self, share: float) -> "FusionStep":
-        """Learning from a share of the groups, in about as many steps of the optimiser.
+        """Learning from a share of the groups, in about as many steps of the optimiser, with patience for as many.
 
         Raises:
             RecipeError: not a listing is in it.
         """
         fusion = self.recipe.fusion
-        longer = fusion.model_copy(update={"epochs": math.ceil(fusion.epochs / share)})
+        patience = None if fusion.patience is None else math.ceil(fusion.patience / share)
+        longer = fusion.model_copy(update={"epochs": math.ceil(fusion.epochs / share), "patience": patience})
         rows = share_of_groups(self.dataset, self.train_rows, share)
         if not len(rows):
             raise RecipeError(f"a share of {share:g} of the training part holds no listing")

@@ -163,6 +163,11 @@ def test_a_learning_curve_learns_from_less_in_as_many_steps(learner: FeatureLear
     half = whole.of_share(0.5)
     assert 0 < len(half.train_rows) < len(whole.train_rows)
     assert half.recipe.fusion.epochs == 2 * whole.recipe.fusion.epochs
+    assert whole.recipe.fusion.patience is not None
+    assert half.recipe.fusion.patience == 2 * whole.recipe.fusion.patience, "else it would stop in fewer steps"
+    patient = whole.recipe.fusion.model_copy(update={"patience": None})
+    unstopped = replace(whole, recipe=whole.recipe.model_copy(update={"fusion": patient})).of_share(0.3)
+    assert (unstopped.recipe.fusion.epochs, unstopped.recipe.fusion.patience) == (14, None)
     parts = ("select",)
     learned = {share: learner.learn(Variant("cross", share=share), 0, parts) for share in (None, 0.5, 1.0)}
     assert np.array_equal(learned[None]["select.0"], learned[1.0]["select.0"]), "all of it is what is learned without"
