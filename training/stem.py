@@ -24,7 +24,7 @@ from mmcat.model import CategoryModel, ImageEncoder
 from mmcat.normalisation import Normalisation
 from mmcat.preparation import Preprocessing
 from training.data import Dataset
-from training.features import fingerprint, pixels
+from training.features import fingerprint, photo_settings, pixels
 from training.order import Rows
 from training.progress import Progress, chunks
 from training.task import Arguments
@@ -174,7 +174,7 @@ def _compute(
 
 
 def _key(dataset: Dataset, encoder: ImageEncoder, preprocessing: Preprocessing) -> str:
-    facts = (fingerprint(encoder), preprocessing.px, preprocessing.fit, preprocessing.fill, preprocessing.max_pixels)
+    facts = (fingerprint(encoder), photo_settings(preprocessing))
     digest = hashlib.sha256(repr(facts).encode())
     for row in dataset.rows:
         digest.update(hashlib.sha256(row.photo() if row.photo is not None else b"").digest())

@@ -1,5 +1,6 @@
 """Tuned last blocks go on from what the frozen ones made, change nothing else, and leave BatchNorm as it was."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,13 @@ def test_the_tail_on_what_was_kept_equals_the_whole_encoder(
     with torch.inference_mode():
         whole = trained.model.encode_image((torch.from_numpy(found).permute(0, 3, 1, 2) - mean) / std)
         assert torch.allclose(stem.finish(kept), whole, atol=0.02 * float(whole.abs().max()))  # kept in half precision
+
+
+def test_photos_unpacked_in_another_way_are_kept_apart(dataset: Dataset, trained: Encoders, tmp_path: Path) -> None:
+    plain = trained.preprocessing
+    for preprocessing in (plain, replace(plain, scaled_decode=True), replace(plain, max_tokens=9)):
+        make_stem(dataset, trained.model, preprocessing, 3, tmp_path, Quiet())
+    assert len(list(tmp_path.glob("stem-*"))) == 2, "how titles are cut is no matter"
 
 
 @pytest.mark.parametrize("views", [1, 3])
