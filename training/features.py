@@ -32,11 +32,12 @@ from training.progress import Progress
 from training.store import Block, Features, Layout, stored
 from training.views import augmented
 
-__all__ = ["FeatureCache", "Features", "fingerprint", "pixels", "titles"]
+__all__ = ["OF_TEXT", "FeatureCache", "Features", "fingerprint", "photo_settings", "pixels", "titles"]
 
 Array = npt.NDArray[Any]
+OF_TEXT = ("max_tokens", "text_fields")
+"""Parts of Preprocessing that photos do not see; they see all others."""
 _FORMAT = 3  # change it where the way of computing changes
-_OF_TEXT = ("max_tokens", "text_fields")  # parts of Preprocessing that photos do not see
 _PHOTOS, _TITLES = 32, 64  # rows per run of the encoder: larger is no faster on a CPU
 _TITLE_BLOCK = 64 * _TITLES  # rows that are sorted by length and written together
 
@@ -49,6 +50,11 @@ def fingerprint(encoder: nn.Module) -> str:
     strides = [tuple(module.stride) for module in encoder.modules() if isinstance(module, nn.Conv2d)]
     digest.update(repr(strides).encode())
     return digest.hexdigest()
+
+
+def photo_settings(preprocessing: Preprocessing) -> str:
+    """What photos see of a preprocessing, as JSON."""
+    return json.dumps({name: value for name, value in preprocessing.to_json().items() if name not in OF_TEXT})
 
 
 def titles(dataset: Dataset, preprocessing: Preprocessing) -> list[str]:
@@ -146,10 +152,9 @@ class FeatureCache:
             runs[have] = image_KVND.shape[2]
             return image_KVND.reshape(-1, width), runs
 
-        settings = {name: value for name, value in preprocessing.to_json().items() if name not in _OF_TEXT}
         shape = (model.config.image_layers, model.config.grid)
         ran_by = () if encode.name == "torch" else (encode.name,)
-        facts = (fingerprint(_not_none(model.image_encoder)), *shape, json.dumps(settings), views, *ran_by)
+        facts = (fingerprint(_not_none(model.image_encoder)), *shape, photo_settings(preprocessing), views, *ran_by)
         digest = _started("image", facts)
         for row in dataset.rows:
             content = row.photo() if row.photo is not None else b""

@@ -85,6 +85,10 @@ def test_encoders_of_another_preparation_are_refused_by_name(place: Path) -> Non
         call(place, "--modality", "both", "--valid_ratio", "0.2", "--load_model_path", str(place / "models"))
     with pytest.raises(SystemExit, match="holds no bundle of an earlier step"):
         call(place, "--modality", "both", "--load_model_path", str(place / "encoders"))
+    call(place, "--modality", "img")
+    scaled = ("--set", "photo.scaled_decode=true")
+    with pytest.raises(SystemExit, match="was trained with another scaled_decode: train that step again"):
+        call(place, "--modality", "both", *scaled, "--load_model_path", str(place / "models" / "image"))
 
 
 def test_flags_go_where_the_step_is_trained() -> None:
