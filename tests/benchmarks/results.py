@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+BESIDE: Final = "spent, service beside model and decode ms"  # of work_conserving.py
 RESULTS: Final = Path(__file__).with_name("RESULTS.md")
 NOT_RUN: Final = "not run"
 
@@ -47,7 +48,7 @@ def compiled(found: dict[str, Any]) -> str:
 
 ROWS: Final = {
     "transport": Row(
-        "events/s, null model and no photos ÷ a bare confluent-kafka loop ≥ 0.6; CPU per listing ≤ 0.6 ms",
+        "events/s, null model and no photos ÷ a bare confluent-kafka loop ≥ 0.6; CPU per listing",
         ("tests.benchmarks.transport",),
         lambda found: f"{interval(found['ratio'])}; {found['service']['cpu_ms']['median']:.3f} ms",
     ),
@@ -88,9 +89,9 @@ ROWS: Final = {
     ),
     "work_conserving": Row(
         "whole consumer, a real engine and photos of 600 px from a local host, all on the same cores ÷ what these could"
-        " do if every CPU second were needed work ≥ 0.95",
+        " do if every CPU second were needed work ≥ 0.95; CPU beside model and decode ≤ 0.6 ms",
         ("tests.benchmarks.work_conserving",),
-        lambda found: interval(found["ratio"]),
+        lambda found: f"{interval(found['ratio'])}; {found[BESIDE]['median']:.2f} ms",
     ),
     "feature_cache": Row(
         "backfill with warm feature caches ÷ cold, origin answering 304 ≥ 5",
