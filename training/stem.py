@@ -177,5 +177,5 @@ def _key(dataset: Dataset, encoder: ImageEncoder, preprocessing: Preprocessing) 
     facts = (fingerprint(encoder), preprocessing.px, preprocessing.fit, preprocessing.fill, preprocessing.max_pixels)
     digest = hashlib.sha256(repr(facts).encode())
     for row in dataset.rows:
-        digest.update(hashlib.sha256(row.photo() if row.photo is not None else b"").digest())
+        digest.update(hashlib.sha256(row.photo_bytes() or b"").digest())
     return digest.hexdigest()[:24]

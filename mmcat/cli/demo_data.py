@@ -156,14 +156,13 @@ def _held(dataset: "Dataset", report: "Report", listings: int, bundles: Path, pa
     """A held part of real listings, thinned evenly where fewer are asked for, and its first listing once more."""
     whole = _rows_of(dataset, report, part)
     rows = [dataset.rows[number] for number in _thinned(whole, listings)]
-    photos = {f"{place}.jpg": row.photo for place, row in enumerate(rows)}
-    names = [name if photo is not None else None for name, photo in photos.items()]
+    photos = {f"{place}.jpg": row for place, row in enumerate(rows)}
+    names = [name if row.photo is not None else None for name, row in photos.items()]
     items = [Item(row.id, row.title, name, row.path) for row, name in zip(rows, names, strict=True)]
     deleted = Item(f"{items[0].product_id}-deleted", items[0].title, items[0].photo, items[0].truth)
 
     def photo(name: str) -> bytes | None:
-        found = photos.get(name)
-        return None if found is None else found()
+        return photos[name].photo_bytes() if name in photos else None
 
     def compare(device: str) -> dict[str, Any]:
         if part != "test":  # the report's figures are the test part's

@@ -55,6 +55,15 @@ def test_the_tail_on_what_was_kept_equals_the_whole_encoder(
         assert torch.allclose(stem.finish(kept), whole, atol=0.02 * float(whole.abs().max()))  # kept in half precision
 
 
+def test_a_photo_that_cannot_be_read_is_kept_as_none(tmp_path: Path, trained: Encoders) -> None:
+    folder = write_folder(tmp_path / "data", zipped=False)
+    spoilt = read_folder(folder)
+    (folder / "photos" / "p4.jpg").unlink()
+    stem = make_stem(spoilt, trained.model, trained.preprocessing, 1, tmp_path, Quiet())
+    (kept, *_) = stem.kept.values()
+    assert [bool(kept[row].any()) for row in (3, 4, 5)] == [True, False, True]
+
+
 @pytest.mark.parametrize("views", [1, 3])
 def test_tuning_changes_the_last_blocks_of_a_copy_and_nothing_else(
     views: int, folder: Path, dataset: Dataset, trained: Encoders
