@@ -47,8 +47,24 @@ FRESH_LISTINGS = 2_000  # of the shop's demo, unless told otherwise: a standard 
 class OnTestLook(Protocol):
     """Called before the truth of the test part is looked at."""
 
-    def __call__(self, dataset: Dataset, split: Split, *, recipe: Mapping[str, Any], model: str, purpose: str) -> None:
-        """`recipe` as JSON; `model` names whose answers are measured, `purpose` says what for."""
+    def __call__(
+        self,
+        dataset: Dataset,
+        split: Split,
+        *,
+        recipe: Mapping[str, Any],
+        model: str,
+        purpose: str,
+        shares: Mapping[str, float] | None = None,
+    ) -> None:
+        """Says so.
+
+        Args:
+            recipe: as JSON.
+            model: names whose answers are measured.
+            purpose: says what for.
+            shares: of the split's parts; None: the usual ones.
+        """
 
 
 @dataclass(frozen=True)
@@ -120,17 +136,19 @@ def evaluate_folder(
 
     Args:
         cache: of features and split files, the one that training used: what is there is not computed again.
-        seed: of the split; None: the training report's, else 0.
+        seed: of the split; None: the training report's, else 0. The shares of its parts are the report's too.
 
     Raises:
         DataError: the bundle was trained on another split, which would mix training rows into the part.
     """
     loaded, report = bundles.load(bundle), _report_of(bundle)
     dataset = read_listings(folder, title_column, cache=cache, progress=progress)
-    split = frozen_split(dataset, cache, _seed(seed, report, 0), SHARES)
+    dealt = _report_of_split(bundle, loaded)
+    shares = SHARES if dealt is None else dealt.shares
+    split = frozen_split(dataset, cache, _seed(seed, dealt, 0), shares)
     _check(loaded, split, dataset, progress)
     if part == "test":
-        _tell(on_test_look, loaded, report, dataset, split)
+        _tell(on_test_look, loaded, report, dataset, split, shares)
     features = _Features(loaded, report, cache, progress, device)
     inputs = features.of(dataset)
     subject = _subject(loaded, report, split, part, dataset, inputs)
@@ -169,19 +187,36 @@ def evaluate_shop(
 
 def _report_of(bundle: Path) -> Report | None:
     """The report of the run that wrote the bundle, where it still stands beside it."""
+    report, fingerprint = _report_beside(bundle), bundles.fingerprint(bundle)
+    if report is None or all(model.fingerprint != fingerprint for model in report.models.values()):
+        return None
+    return report
+
+
+def _report_of_split(bundle: Path, loaded: LoadedBundle) -> Report | None:
+    """The report beside the bundle, be it of a later step, where that step had the bundle's split."""
+    report = _report_beside(bundle)
+    return report if report is not None and report.split_fingerprint == loaded.split_fingerprint else None
+
+
+def _report_beside(bundle: Path) -> Report | None:
     try:
-        report = Report.read(bundle.resolve().parent)
+        return Report.read(bundle.resolve().parent)
     except TrainingError:
         return None
-    fingerprint = bundles.fingerprint(bundle)
-    return report if any(model.fingerprint == fingerprint for model in report.models.values()) else None
 
 
 def _tell(
-    on_test_look: OnTestLook, loaded: LoadedBundle, report: Report | None, dataset: Dataset, split: Split
+    on_test_look: OnTestLook,
+    loaded: LoadedBundle,
+    report: Report | None,
+    dataset: Dataset,
+    split: Split,
+    shares: Mapping[str, float] | None = None,
 ) -> None:
     recipe = {} if report is None else dict(report.recipe)
-    on_test_look(dataset, split, recipe=recipe, model=f"{loaded.name} {loaded.fingerprint}", purpose="evaluate")
+    model = f"{loaded.name} {loaded.fingerprint}"
+    on_test_look(dataset, split, recipe=recipe, model=model, purpose="evaluate", shares=shares)
 
 
 def _seed(given: int | None, report: Report | None, usual: int) -> int:
@@ -197,7 +232,7 @@ def _check(loaded: LoadedBundle, split: Split, dataset: Dataset, progress: Progr
         raise DataError(
             f"{loaded.name} was trained on the split {loaded.split_fingerprint[:12]} and {dataset.name} with seed"
             f" {split.seed} gives {split.fingerprint[:12]}: its training rows would be among those measured;"
-            " give the seed it was trained with"
+            " give the seed it was trained with, and put its report.json beside it, which says the shares of the parts"
         )
     if loaded.data_note != dataset.note:
         progress.say(f"the bundle was trained on: {loaded.data_note}; this is: {dataset.note}")

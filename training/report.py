@@ -5,12 +5,13 @@ After train.py, which fills it; before the demo and the tables, which show it.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from training.baselines import Baseline
 from training.errors import TrainingError
+from training.splits import SHARES
 
 REPORT = "report.json"
 
@@ -48,6 +49,7 @@ class Report:
         seconds: wall clock of each step.
         lost_photos: photos that the data name and that could not be fetched, read or decoded, as (line, column,
             reason); their listings are there without.
+        shares: of the split's parts.
     """
 
     folder: Path
@@ -63,7 +65,8 @@ class Report:
     baselines: Sequence[Baseline]
     skipped: Sequence[tuple[int, str, str]]
     seconds: Mapping[str, float]
-    lost_photos: Sequence[tuple[int, str, str]] = ()  # reports from before it was kept have none
+    lost_photos: Sequence[tuple[int, str, str]] = ()  # earlier reports do not say: then none, and the usual shares
+    shares: Mapping[str, float] = field(default_factory=lambda: SHARES)
 
     def bundle(self, name: str) -> Path:
         """The folder of one model's bundle."""

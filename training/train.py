@@ -142,7 +142,7 @@ def train(
     if lost:
         progress.say(f"{len(lost)} photos cannot be read or decoded, see report.json")
     models = {name: _model(run, trained, inputs, name) for name in options.models}
-    report = _report(run, models, _plain(run, inputs), [*dataset.lost_photos, *lost])
+    report = _report(run, models, _plain(run, inputs), [*dataset.lost_photos, *lost], shares)
     if world.is_main_process:
         report.write()
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # all that they led to is written
@@ -236,7 +236,11 @@ def _learn(run: Run, trained: Encoders, inputs: Inputs, name: str) -> tuple[Enco
 
 
 def _report(
-    run: Run, models: Mapping[str, ModelReport], plain: list[Baseline], lost_photos: Sequence[Skipped]
+    run: Run,
+    models: Mapping[str, ModelReport],
+    plain: list[Baseline],
+    lost_photos: Sequence[Skipped],
+    shares: Mapping[str, float],
 ) -> Report:
     rows = [run.dataset.rows[row] for row in run.rows("test")]
     return Report(
@@ -254,6 +258,7 @@ def _report(
         skipped=_told(run.dataset.skipped),
         seconds=run.seconds,
         lost_photos=_told(lost_photos),
+        shares=shares,
     )
 
 

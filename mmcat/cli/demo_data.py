@@ -181,12 +181,12 @@ def _rows_of(dataset: "Dataset", report: "Report", part: str) -> list[int]:
     from training.ledger import note_test_look
     from training.splits import frozen_split, split_file
 
-    split = frozen_split(dataset, home() / FEATURES, report.seed)
+    split = frozen_split(dataset, home() / FEATURES, report.seed, report.shares)
     if split.fingerprint != report.split_fingerprint:
         raise CommandError(f"{report.folder} was trained by another split of these listings: train it again")
     if part == "test":
         note_test_look(
-            split_file(dataset, home() / FEATURES, report.seed),
+            split_file(dataset, home() / FEATURES, report.seed, report.shares),
             split_fingerprint=split.fingerprint,
             recipe=report.recipe,
             model=f"{dataset.name}-cross",

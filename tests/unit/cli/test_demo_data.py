@@ -1,5 +1,6 @@
 """Which part of real listings the demo shows, and that a look at the test part is written down."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from tests.unit.training.small import small_recipe, spoil, write_folder
 from training.ledger import looks
 from training.readers.folder import read_folder
 from training.report import Report
-from training.splits import frozen_split, split_file
+from training.splits import SHARES, frozen_split, split_file
 
 SEED = 4
 
@@ -22,19 +23,22 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return write_folder(tmp_path / "shop")
 
 
-def write_report(folder: Path, bundles: Path, fingerprint: str | None = None) -> None:
+def write_report(
+    folder: Path, bundles: Path, shares: Mapping[str, float] = SHARES, fingerprint: str | None = None
+) -> None:
     """The report of a run on the folder's listings, without its bundles.
 
     Args:
         fingerprint: of the split; None: of that of the listings.
     """
     data = read_folder(folder)
-    split = frozen_split(data, home() / FEATURES, SEED)
+    split = frozen_split(data, home() / FEATURES, SEED, shares)
     bundles.mkdir()
     Report(
         folder=bundles, dataset=data.name, dataset_digest=data.digest,
         split_fingerprint=fingerprint or split.fingerprint, recipe=small_recipe().model_dump(mode="json"),
         seed=SEED, rows={}, measured_on="test", held=(), models={}, baselines=(), skipped=(), seconds={},
+        shares=shares,
     ).write()  # fmt: skip
 
 
@@ -78,6 +82,14 @@ def test_a_photo_that_cannot_be_read_is_one_that_the_host_does_not_have(folder: 
     assert second.photo is not None
     assert shown.photo(first.photo) is None
     assert shown.photo(second.photo) is not None
+
+
+def test_bundles_of_other_shares_are_shown_by_these(folder: Path, tmp_path: Path) -> None:
+    shares = {**SHARES, "train": 0.52, "calibrate": 0.21}
+    write_report(folder, tmp_path / "bundles", shares)
+    shown = folder_source(folder, "title", None, "fashion_cpu", 0, tmp_path / "bundles").open()
+    split = frozen_split(read_folder(folder), home() / FEATURES, SEED, shares)
+    assert [item.product_id for item in shown.items[:-1]] == list(split.parts["calibrate"])
 
 
 def test_bundles_of_another_split_are_refused(folder: Path, tmp_path: Path) -> None:

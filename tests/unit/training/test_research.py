@@ -77,6 +77,25 @@ def test_three_calls_on_kakao_s_chunks_end_in_the_contest_s_file_and_score(
     assert 0 <= said["kakao_score"] <= 1.225
 
 
+def test_bundles_of_another_validation_share_are_evaluated_by_it(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MMCAT_HOME", str(tmp_path))
+    models, data = tmp_path / "models", str(place / "data")
+    given = ["--train_fn", data, "--pretrained_model_name", str(place / "encoders"), *SMALL, "--valid_ratio", "0.2"]
+    given += ["--seed", "3", "--model_fn", str(models)]
+    main([*given, "--modality", "text"], Quiet())
+    main([*given, "--modality", "img"], Quiet())  # its report takes the place of the first
+    capsys.readouterr()
+    for name in ("text", "image"):
+        command = ["evaluate", str(models / name), "--data", data, "--no-suspects", "--json"]
+        assert program([*command, "--out", str(tmp_path / name)]) == 0
+        assert 12 <= json.loads(capsys.readouterr().out)["rows"] <= 24  # 0.2 of 90
+    assert program([*command, "--part", "test", "--out", str(tmp_path / "test")]) == 0
+    (ledger,) = (tmp_path / "features").glob("*.ledger.jsonl")
+    assert len(ledger.read_text().splitlines()) == 3  # two trainings and this one
+
+
 def test_encoders_of_another_preparation_are_refused_by_name(place: Path) -> None:
     call(place, "--modality", "text")
     with pytest.raises(SystemExit, match="was trained with another max_tokens: train that step again"):
