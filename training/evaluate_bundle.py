@@ -1,12 +1,13 @@
 """All that can be said of one bundle on one part of a data set: figures, intervals, missing modalities, mistakes.
 
     bundle + data set ─> features (cached) ─> logits of the part ─> figures ─> Evaluation ─> pages/, JSON, contest CSV
+    bundle + chunks without categories ─> features ─> answers ─> Predicted ─> contest CSV
 
 The threshold for a precision comes from the calibration part and is tried on the part that is looked at. Whoever looks
 at the test part says so through `on_test_look` first.
 
-After evaluate.py and the bundle; before pages/evaluation.py. `evaluate_folder` and `evaluate_shop` are what the program
-calls.
+After evaluate.py and the bundle; before pages/evaluation.py. `evaluate_folder`, `evaluate_shop` and `predict_chunks`
+are what the program calls.
 """
 
 from collections.abc import Mapping
@@ -30,8 +31,8 @@ from training.figures.bootstrap import Interval, mean_interval, paired_differenc
 from training.figures.confidence import Accepted, accepted_at, threshold_for
 from training.figures.confusions import where_answers_leave
 from training.fusion import Inputs, Rows, Withheld
-from training.progress import Progress
-from training.readers.read import read_listings
+from training.progress import Progress, chunks
+from training.readers.read import read_chunks, read_listings
 from training.readers.shop import shop_dataset
 from training.recipe import Recipe
 from training.report import Report
@@ -41,6 +42,7 @@ from training.train import SHOP_LISTINGS
 
 Part = Literal["select", "calibrate", "test"]
 PRECISION = 0.98
+_ANSWERED = 65_536  # rows: a gigabyte of logits where there are 4,000 categories
 FRESH_LISTINGS = 2_000  # of the shop's demo, unless told otherwise: a standard error of one point
 
 
@@ -120,6 +122,21 @@ class Evaluation:
         }
 
 
+@dataclass(frozen=True)
+class Predicted:
+    """What one bundle answers to listings whose truth is not known.
+
+    Args:
+        answers: in the order of the data set's rows.
+        configuration: what was run: bundle, data, recipe, and what was left out of the data.
+    """
+
+    bundle: LoadedBundle
+    dataset: Dataset
+    answers: Answers
+    configuration: Mapping[str, Any]
+
+
 def evaluate_folder(
     bundle: Path,
     folder: Path,
@@ -183,6 +200,35 @@ def evaluate_shop(
     _tell(on_test_look, loaded, report, dataset, split)
     fresh = shop_dataset(config.demo(), count)
     return subject.evaluate(fresh, np.arange(len(fresh)), features.of(fresh))
+
+
+def predict_chunks(
+    bundle: Path, folder: Path, split: str, *, cache: Path, progress: Progress, device: str = "cpu"
+) -> Predicted:
+    """Answers all listings of a folder's chunk files that are named `split…` (docs/data-format.md).
+
+    Args:
+        cache: of rows and features.
+
+    Raises:
+        DataError: there are none, or what the reader refuses.
+    """
+    loaded, report = bundles.load(bundle), _report_of(bundle)
+    dataset = read_chunks(folder, split, loaded.taxonomy, cache=cache, progress=progress)
+    if dataset.skipped:
+        progress.say(f"{len(dataset.skipped)} bad rows have no answer, see run.json")
+    inputs = _Features(loaded, report, cache, progress, device).of(dataset)
+    answers = Answers.join(
+        [
+            answers_as_served(loaded.model, inputs, loaded.calibration, np.array(rows))
+            for rows in chunks(range(len(dataset)), _ANSWERED, progress, "answers")
+        ]
+    )
+    left_out = {
+        name: [(one.line, one.column, one.reason) for one in some]
+        for name, some in (("skipped", dataset.skipped), ("lost_photos", dataset.lost_photos))
+    }
+    return Predicted(loaded, dataset, answers, _configuration(loaded, report, dataset, {"chunks": split, **left_out}))
 
 
 def _report_of(bundle: Path) -> Report | None:
@@ -300,22 +346,14 @@ class _Subject:
             accepted=accepted_at(self.threshold, answers.probabilities, right),
             by_training_rows=by_training_rows(answers, targets, self.training_rows),
             leaves=where_answers_leave(answers.rows, targets, taxonomy),
-            configuration=self._configuration(dataset),
+            configuration=_configuration(self.loaded, self.report, dataset, {"split": self._split()}),
         )
 
     def _answers(self, inputs: Inputs, rows: Rows, withhold: Withheld | None = None) -> Answers:
         return answers_as_served(self.loaded.model, inputs, self.loaded.calibration, rows, withhold)
 
-    def _configuration(self, dataset: Dataset) -> dict[str, Any]:
-        loaded, split = self.loaded, self.split
-        return {
-            "bundle": {"name": loaded.name, "fingerprint": loaded.fingerprint, "created_ms": loaded.created_ms},
-            "model": loaded.model.config.to_json(),
-            "preprocessing": loaded.preprocessing.to_json(),
-            "data": {"name": dataset.name, "digest": dataset.digest, "note": dataset.note},
-            "split": {"fingerprint": split.fingerprint, "seed": split.seed, "part": self.part},
-            "recipe": None if self.report is None else dict(self.report.recipe),
-        }
+    def _split(self) -> dict[str, Any]:
+        return {"fingerprint": self.split.fingerprint, "seed": self.split.seed, "part": self.part}
 
 
 def _subject(
@@ -326,6 +364,20 @@ def _subject(
     answers = answers_as_served(loaded.model, inputs, loaded.calibration, rows)
     threshold = threshold_for(answers.probabilities, answers.rows == inputs.targets[rows], PRECISION)
     return _Subject(loaded, report, split, part, training_counts(dataset, split), threshold)
+
+
+def _configuration(
+    loaded: LoadedBundle, report: Report | None, dataset: Dataset, rows: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What was run, as JSON; `rows` says on which rows of the data set."""
+    return {
+        "bundle": {"name": loaded.name, "fingerprint": loaded.fingerprint, "created_ms": loaded.created_ms},
+        "model": loaded.model.config.to_json(),
+        "preprocessing": loaded.preprocessing.to_json(),
+        "data": {"name": dataset.name, "digest": dataset.digest, "note": dataset.note},
+        **rows,
+        "recipe": None if report is None else dict(report.recipe),
+    }
 
 
 def group_labels(dataset: Dataset, rows: Rows) -> npt.NDArray[np.str_]:
