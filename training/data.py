@@ -40,7 +40,8 @@ class Dataset:
         note: what the data is and under which licence, in one sentence; goes into the bundle's model card.
         skipped: bad rows left out, in file order.
         photo_vectors: of data that comes with photo vectors instead of photos.
-        lost_photos: rows that are here without the photo that they name by address, in file order.
+        lost_photos: rows that are here without the photo at the address that they name, or without the vector that the
+            data brings for them, in file order.
 
     Attributes:
         targets: int64 [N], the taxonomy's row of each listing's path; -1 where the truth is not known.

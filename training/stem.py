@@ -183,5 +183,5 @@ def _key(dataset: Dataset, encoder: ImageEncoder, names: Sequence[str], preproce
     facts = (fingerprint(encoder), *names, photo_settings(preprocessing))
     digest = hashlib.sha256(repr(facts).encode())
     for row in dataset.rows:
-        digest.update(hashlib.sha256(row.photo() if row.photo is not None else b"").digest())
+        digest.update(hashlib.sha256(row.photo_bytes() or b"").digest())
     return digest.hexdigest()[:24]

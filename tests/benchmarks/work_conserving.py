@@ -8,7 +8,8 @@ square included), fetch and transport (the service on a null model without photo
 cores where they can be; those of the broker and of this process, which is the host of photos and watches, are measured
 while the service runs. Target: at least 0.95 of the bound. What is missing is cores unused, cores that others used, or
 CPU beyond what is needed; the table tells all. The model has the shape that training makes for CPUs (peers/bundle.py):
-ResNet50 at 128 px, MiniLM, three fusions, with random weights, in bf16 where the CPU has it, as "auto" would. Photos have 600 px; no two share a title or a photo.
+ResNet50 at 128 px, MiniLM, three fusions, with random weights, in bf16 where the CPU has it, as "auto" would take it.
+Photos have 600 px; no two share a title or a photo.
 """
 
 import argparse

@@ -77,6 +77,16 @@ def write_folder(folder: Path, rows: list[str] | None = None, *, zipped: bool = 
     return folder
 
 
+def spoil(folder: Path, name: str) -> None:
+    """Changes a byte of a member of the folder's photos.zip: it no longer fits its checksum."""
+    path = folder / "photos.zip"
+    with zipfile.ZipFile(path) as archive:
+        member = archive.getinfo(name)
+    data = bytearray(path.read_bytes())
+    data[member.header_offset + 30 + len(name) + member.compress_size // 2] ^= 0xFF
+    path.write_bytes(data)
+
+
 def jpeg(colour: tuple[int, int, int], number: int) -> bytes:
     """A flat photo, a little different for each number."""
     buffer = io.BytesIO()

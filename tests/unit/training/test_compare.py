@@ -35,7 +35,16 @@ class Looks:
     def __init__(self) -> None:
         self.purposes: list[str] = []
 
-    def __call__(self, dataset: Dataset, split: Split, *, recipe: Mapping[str, Any], model: str, purpose: str) -> None:
+    def __call__(
+        self,
+        dataset: Dataset,
+        split: Split,
+        *,
+        recipe: Mapping[str, Any],
+        model: str,
+        purpose: str,
+        shares: Mapping[str, float] | None = None,
+    ) -> None:
         self.purposes.append(purpose)
 
 

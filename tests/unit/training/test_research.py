@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file
 
@@ -61,6 +62,9 @@ def test_three_calls_on_kakao_s_chunks_end_in_the_contest_s_file_and_score(
     chunks.mkdir()
     for number in range(2):
         write_chunk(chunks / f"train.chunk.0{number + 1}", "train", number * 60, 60)
+    titles = [f"직소퍼즐 {number}피스".encode() for number in range(120)]
+    dev = np.array([b"\xff", *titles[1:]], "S64")  # the same listings, truth withheld, and one that cannot be read
+    write_chunk(chunks / "dev.chunk.01", "dev", 0, 120, truth=False, product=dev)
     monkeypatch.setenv("MMCAT_HOME", str(tmp_path))
     given = ["--train_fn", str(chunks), "--pretrained_model_name", str(place / "encoders"), *SMALL]
     given += ["--model_fn", str(tmp_path / "models"), "--cache", str(tmp_path / "features")]
@@ -75,6 +79,39 @@ def test_three_calls_on_kakao_s_chunks_end_in_the_contest_s_file_and_score(
     assert answers[0] == "pid,b,m,s,d"
     assert len(answers) - 1 == said["rows"] > 10
     assert 0 <= said["kakao_score"] <= 1.225
+    predict = [*command[:4], "--chunks", "dev", "--json", "--out", str(tmp_path / "dev")]
+    assert program(predict) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["rows"], said["bad_rows"]) == (119, 1)
+    assert sorted(path.name for path in (tmp_path / "dev").iterdir()) == ["contest.csv", "run.json"]
+    predicted = (tmp_path / "dev" / "contest.csv").read_text().splitlines()
+    assert [line.partition(",")[0] for line in predicted] == ["pid", *(f"K{number:07d}" for number in range(1, 120))]
+    assert set(answers) - {line for line in answers if line.startswith("K0000000,")} <= set(predicted)
+    run = json.loads((tmp_path / "dev" / "run.json").read_text())
+    assert (run["chunks"], run["recipe"]["name"], run["bundle"]["name"]) == ("dev", "seed_kakao", "kakao-train-cross")
+    assert [(line, column) for line, column, _ in run["skipped"]] == [(1, "product")]
+    (chunks / "dev.chunk.01").unlink()
+    assert program(predict) == 1
+    assert "has no chunk files named dev" in capsys.readouterr().err
+
+
+def test_bundles_of_another_validation_share_are_evaluated_by_it(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MMCAT_HOME", str(tmp_path))
+    models, data = tmp_path / "models", str(place / "data")
+    given = ["--train_fn", data, "--pretrained_model_name", str(place / "encoders"), *SMALL, "--valid_ratio", "0.2"]
+    given += ["--seed", "3", "--model_fn", str(models)]
+    main([*given, "--modality", "text"], Quiet())
+    main([*given, "--modality", "img"], Quiet())  # its report takes the place of the first
+    capsys.readouterr()
+    for name in ("text", "image"):
+        command = ["evaluate", str(models / name), "--data", data, "--no-suspects", "--json"]
+        assert program([*command, "--out", str(tmp_path / name)]) == 0
+        assert 12 <= json.loads(capsys.readouterr().out)["rows"] <= 24  # 0.2 of 90
+    assert program([*command, "--part", "test", "--out", str(tmp_path / "test")]) == 0
+    (ledger,) = (tmp_path / "features").glob("*.ledger.jsonl")
+    assert len(ledger.read_text().splitlines()) == 3  # two trainings and this one
 
 
 def test_encoders_of_another_preparation_are_refused_by_name(place: Path) -> None:

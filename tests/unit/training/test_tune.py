@@ -119,6 +119,14 @@ def test_data_that_brings_vectors_has_no_photos_to_tune_blocks_on(
         step.learn(trained, trained.config("image", "concat"), inputs, seed=0, stage="image")
 
 
+def test_a_photo_that_cannot_be_read_is_kept_as_none(tmp_path: Path, trained: Encoders) -> None:
+    folder = write_folder(tmp_path / "data", zipped=False)
+    spoilt = read_folder(folder)
+    (folder / "photos" / "p4.jpg").unlink()
+    stem = make_stem(spoilt, trained.model, trained.preprocessing, 1, tmp_path, Quiet())
+    assert stem.kept.there[3:6].tolist() == [True, False, True]
+
+
 @pytest.mark.parametrize("views", [1, 3])
 def test_tuning_changes_the_last_blocks_of_a_copy_and_nothing_else(
     views: int, folder: Path, dataset: Dataset, trained: Encoders
