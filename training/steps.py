@@ -20,7 +20,7 @@ from mmcat.text import Tokenizer
 from training import features
 from training.data import Dataset
 from training.encoders import Lesson, RowPixels, train_image_encoder, train_text_encoder
-from training.errors import DataError
+from training.errors import DataError, RecipeError
 from training.frozen import FrozenEncoders, find
 from training.morphemes import splitter
 from training.order import Rows
@@ -58,10 +58,14 @@ class Encoders:
         shape = self.model.config.to_json() | {"modality": modality, "fusion": fusion}
         if flat_paths is not None:
             shape["classes"] = (flat_paths,)
-        return ModelConfig.from_json(shape | ({"text_encoder": None} if modality == "image" else {}))
+        if modality == "image":
+            shape["text_encoder"] = None
+        if modality == "text":
+            shape["given_photo_width"] = None
+        return ModelConfig.from_json(shape)
 
     def attach(self, model: CategoryModel) -> CategoryModel:
-        """Gives a fusion that was trained on features the encoders that made them."""
+        """Gives a fusion that was trained on features the encoders that made them; of given vectors there is none."""
         if model.config.reads_text:
             model.text_encoder = self.model.text_encoder
         if model.config.reads_image:
@@ -96,8 +100,9 @@ class EncoderSteps:
 
         Raises:
             DataError: no title, or no photo, to learn from.
-            RecipeError: encoders that are not there.
+            RecipeError: encoders that are not there, or an image encoder is to learn and the data brings its vectors.
         """
+        self._check_given()
         preprocessing = preprocessing_of(self.recipe)
         titles = features.titles(self.dataset, preprocessing)
         found = self._found()
@@ -119,6 +124,25 @@ class EncoderSteps:
             one.to(self.device).eval().requires_grad_(False)
         return Encoders(model, tokenizer, preprocessing, singles)
 
+    @property
+    def _given(self) -> int | None:
+        """Width of the photo vectors that the data brings, where they are read."""
+        return None if self.modality == "text" else self.dataset.given_photo_width
+
+    def _check_given(self) -> None:
+        if self._given is None:
+            return
+        name = self.dataset.name
+        if "image" in self._learning() or self.recipe.fusion.tune.image_blocks:
+            raise RecipeError(
+                f"{name} brings photo vectors and no photos, from which an image encoder could learn: leave out"
+                " image_training and fusion.tune.image_blocks"
+            )
+        self.progress.say(
+            f"{name} brings photo vectors of width {self._given}: no ResNet50 is loaded, and what reads them can be"
+            " measured and not served"
+        )
+
     def _learning(self) -> list[Literal["text", "image"]]:
         """The encoders that this run trains."""
         wished = {"text": self.recipe.text_training, "image": self.recipe.image_training}
@@ -130,11 +154,14 @@ class EncoderSteps:
         ]
 
     def _needs(self, name: Literal["text", "image"]) -> bool:
+        """Whether the run is to find this encoder's weights."""
+        if name == "image" and self._given is not None:
+            return False
         return self.modality in (name, "both") and name not in self.earlier
 
     def _found(self) -> FrozenEncoders | None:
         needed = self.recipe.encoders == "pretrained" and (self._needs("text") or self._needs("image"))
-        return find(self.encoders, self.recipe.text.pooling) if needed else None
+        return find(self.encoders, self.recipe.text.pooling, photos=self._needs("image")) if needed else None
 
     def _tokenizer(self, found: FrozenEncoders | None, titles: Sequence[str], max_tokens: int) -> Tokenizer | None:
         if self.modality == "image":
@@ -177,12 +204,15 @@ class EncoderSteps:
             heads=fusion.heads,
             dropout=fusion.dropout,
             members=fusion.members,
+            given_photo_width=self._given,
         )
 
     def _fill(self, model: CategoryModel, found: FrozenEncoders | None) -> None:
         if found is not None:
             found.fill(model, text=self._needs("text"), image=self._needs("image"))
         for name, loaded in self.earlier.items():
+            if name == "image" and self._given is not None:
+                continue  # its heads learned on the data's own vectors
             target, source = getattr(model, f"{name}_encoder"), getattr(loaded.model, f"{name}_encoder")
             target.load_state_dict(source.state_dict())  # strict: a weight too many or too few is an error
 

@@ -25,6 +25,16 @@ def test_show_says_what_the_bundle_holds(tiny_bundle: Path, capsys: pytest.Captu
     assert said == json.loads((tiny_bundle / "bundle.json").read_text())
 
 
+def test_show_says_what_is_not_for_service(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_tiny_bundle(tmp_path / "given", given_photo_width=7)
+    assert main(["bundle", "show", str(folder)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "not for service its photo vectors (7 wide) came with the data" in shown
+    assert main(["bundle", "verify", str(folder)]) == 0
+    assert main(["predict", "boots", "--bundle", str(folder)]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_verify_loads_it_and_says_one_sentence_where_it_cannot(
     tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
