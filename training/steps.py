@@ -3,7 +3,8 @@
 After recipe.py, encoders.py, frozen.py, earlier.py; before features.py, which runs what comes out of here once.
 """
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -47,6 +48,13 @@ class Encoders:
     preprocessing: Preprocessing
     singles: Mapping[str, CategoryModel] = field(default_factory=dict)
 
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 hex of all weights, as they are now, and of how titles come to them."""
+        tokenizer = None if self.tokenizer is None else self.tokenizer.definition
+        facts = (features.fingerprint(self.model), self.model.config, tokenizer)
+        return hashlib.sha256(repr(facts).encode()).hexdigest()
+
     def config(
         self, modality: Modality, fusion: Literal["concat", "cross"], flat_paths: int | None = None
     ) -> ModelConfig:
@@ -81,6 +89,7 @@ class EncoderSteps:
         modality: what the models of this run read.
         encoders: folder or names, see training.frozen.
         earlier: bundles of earlier steps, by "text" and "image": their encoders are taken as they are.
+        keep: what is kept of steps that start from the encoders given to it.
     """
 
     dataset: Dataset
@@ -93,7 +102,7 @@ class EncoderSteps:
     encoders: str | Path | None = None
     earlier: Mapping[str, LoadedBundle] = field(default_factory=dict)
     device: str = "cpu"
-    keep: Keep = NOTHING
+    keep: Callable[[Encoders], Keep] = field(default=lambda _: NOTHING)
 
     def run(self) -> Encoders:
         """Blocks for seconds where encoders come trained, for minutes where they learn, on the network for names.
@@ -116,10 +125,11 @@ class EncoderSteps:
                 for name in self._learning()
             }
         self._fill(model, found)
+        keep = self.keep(given)  # before anything learns: a step that is resumed must have started from the same
         if "text" in singles:
-            self._learn_text(singles["text"], given, titles)
+            self._learn_text(singles["text"], given, titles, keep)
         if "image" in singles:
-            self._learn_image(singles["image"], preprocessing)
+            self._learn_image(singles["image"], preprocessing, keep)
         for one in (model, *singles.values()):
             one.to(self.device).eval().requires_grad_(False)
         return Encoders(model, tokenizer, preprocessing, singles)
@@ -216,7 +226,7 @@ class EncoderSteps:
             target, source = getattr(model, f"{name}_encoder"), getattr(loaded.model, f"{name}_encoder")
             target.load_state_dict(source.state_dict())  # strict: a weight too many or too few is an error
 
-    def _learn_text(self, single: CategoryModel, given: Encoders, titles: Sequence[str]) -> None:
+    def _learn_text(self, single: CategoryModel, given: Encoders, titles: Sequence[str], keep: Keep) -> None:
         learning, tokenizer = self.recipe.text_training, given.tokenizer
         assert learning is not None  # noqa: S101  `_learning` has looked
         assert tokenizer is not None  # noqa: S101  as above
@@ -224,17 +234,17 @@ class EncoderSteps:
         lesson = self._lesson(there, "title")
         train_text_encoder(
             single.requires_grad_(True), tokenizer, titles, lesson, learning,
-            seed=self.seed, progress=self.progress, device=self.device, keep=self.keep,
+            seed=self.seed, progress=self.progress, device=self.device, keep=keep,
         )  # fmt: skip
 
-    def _learn_image(self, single: CategoryModel, preprocessing: Preprocessing) -> None:
+    def _learn_image(self, single: CategoryModel, preprocessing: Preprocessing, keep: Keep) -> None:
         learning = self.recipe.image_training
         assert learning is not None  # noqa: S101  `_learning` has looked
         seen = np.concatenate([self.train, self.select] if learning.patience is not None else [self.train])
         pixels, there = self._photos(np.sort(seen), preprocessing)
         train_image_encoder(
             single.requires_grad_(True), pixels, self._lesson(there, "photo"), learning, preprocessing,
-            seed=self.seed, progress=self.progress, device=self.device, keep=self.keep,
+            seed=self.seed, progress=self.progress, device=self.device, keep=keep,
         )  # fmt: skip
 
     def _lesson(self, there: Any, what: str) -> Lesson:
