@@ -48,15 +48,16 @@ class TextRecipe(Part):
 
     Args:
         fields: joined by a space in this order, empty ones left out; they travel in the bundle.
-        tokenizer, vocabulary: kind and size of the vocabulary learned from the training part; only from scratch.
+        tokenizer, vocabulary: kind and size of the vocabulary learned from the training part, only from scratch; None:
+            a WordPiece of 4,000 pieces.
         morphemes: MeCab-ko's morphemes bound what a BPE may merge (extra `mecab`); serving needs no MeCab.
         pooling: None: what the encoder says of itself, "mean" from scratch.
     """
 
     fields: Annotated[tuple[str, ...], Field(min_length=1)] = ("title",)
     max_tokens: Annotated[int, Field(ge=4, le=512)] = 48
-    tokenizer: Literal["wordpiece", "bpe"] = "wordpiece"
-    vocabulary: Annotated[int, Field(ge=64)] = 4_000
+    tokenizer: Literal["wordpiece", "bpe"] | None = None
+    vocabulary: Annotated[int, Field(ge=64)] | None = None
     morphemes: bool = False
     width: Annotated[int, Field(ge=8)] = 128
     layers: Annotated[int, Field(ge=1)] = 2
@@ -71,9 +72,14 @@ class TextRecipe(Part):
             raise ValueError(f"fields must be some of {', '.join(TEXT_FIELDS)}, not {', '.join(sorted(unknown))}")
         if self.morphemes and self.tokenizer != "bpe":
             raise ValueError("morphemes bound the merges of a BPE: set tokenizer to bpe")
-        if self.tokenizer == "bpe" and self.vocabulary < BPE_SMALLEST:
+        if self.tokenizer == "bpe" and self.pieces < BPE_SMALLEST:
             raise ValueError(f"a BPE has at least {BPE_SMALLEST} pieces: the bytes and the special tokens")
         return self
+
+    @property
+    def pieces(self) -> int:
+        """Of a vocabulary that is learned."""
+        return self.vocabulary or 4_000
 
 
 class Learning(Part):
@@ -188,6 +194,9 @@ class Recipe(Part):
     def _fits(self) -> "Recipe":
         if self.encoders == "scratch" and (self.text_training is None or self.image_training is None):
             raise ValueError("encoders from scratch need text_training and image_training")
+        own = [f"text.{name}" for name in ("tokenizer", "vocabulary", "morphemes") if getattr(self.text, name)]
+        if self.encoders == "pretrained" and own:
+            raise ValueError(f"encoders: pretrained brings its tokenizer: leave out {', '.join(own)}, or say scratch")
         learned = (self.text_training, self.image_training, self.fusion.tune.image_blocks, self.fusion.tune.text_layers)
         if self.fusion.members > 1 and any(learned):
             raise ValueError("members share frozen encoders: leave out text_training, image_training and fusion.tune")

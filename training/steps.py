@@ -183,9 +183,9 @@ class EncoderSteps:
         text, own = self.recipe.text, [titles[row] for row in self.train if titles[row]]
         if not own:
             raise DataError(f"{self.dataset.name}: no listing with a title to train on")
-        if text.tokenizer == "wordpiece":
-            return Tokenizer.train_wordpiece(own, text.vocabulary, max_tokens)
-        return Tokenizer.train_bpe(own, text.vocabulary, max_tokens, splitter() if text.morphemes else None)
+        if text.tokenizer == "bpe":
+            return Tokenizer.train_bpe(own, text.pieces, max_tokens, splitter() if text.morphemes else None)
+        return Tokenizer.train_wordpiece(own, text.pieces, max_tokens)
 
     def _config(self, found: FrozenEncoders | None, tokenizer: Tokenizer | None) -> ModelConfig:
         recipe, fusion = self.recipe, self.recipe.fusion
