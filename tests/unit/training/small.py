@@ -40,7 +40,7 @@ def small_recipe() -> Recipe:
         "batch": 16,
         "lr": 0.01,
         "ema": 0.5,
-        "few_steps": True,
+        "enough_steps": 1,
     }
     return Recipe.model_validate({
         "name": "small", "encoders": "pretrained", "fusion": fusion,

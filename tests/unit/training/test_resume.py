@@ -93,7 +93,7 @@ def test_an_encoder_s_training_goes_on_with_the_encoders_that_it_started_from_al
     tmp_path: Path, name: str, stage: str, change: Callable[[Path], None]
 ) -> None:
     dataset, encoders = read_folder(write_folder(tmp_path / "data")), write_encoders(tmp_path / "encoders")
-    training = {"epochs": 3, "batch": 16, "few_steps": True}
+    training = {"epochs": 3, "batch": 16, "enough_steps": 1}
     recipe = small_recipe().model_copy(update={f"{name}_training": Learning.model_validate(training)})
 
     def run(progress: Progress, given: Path, *, resume: bool) -> None:
