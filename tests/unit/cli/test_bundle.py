@@ -35,6 +35,17 @@ def test_show_says_what_is_not_for_service(tmp_path: Path, capsys: pytest.Captur
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_calibrate_refuses_what_is_not_for_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("mmcat.engines.quantize.missing", lambda: None)
+    folder = make_tiny_bundle(tmp_path / "given", given_photo_width=7)
+    assert main(["bundle", "calibrate", str(folder), str(listings(tmp_path / "listings", 3))]) == 1
+    heard = capsys.readouterr().err
+    assert heard.count("\n") == 1
+    assert "its photo vectors (7 wide) came with the data" in heard
+
+
 def test_verify_loads_it_and_says_one_sentence_where_it_cannot(
     tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,7 +13,7 @@ from mmcat.cli import main as program
 from mmcat.errors import BundleError
 from mmcat.listing import ImageStatus
 from tests.unit.training.kakao_files import write_chunk
-from tests.unit.training.small import write_encoders, write_folder
+from tests.unit.training.small import small_recipe, write_encoders, write_folder
 from training.data import Dataset
 from training.earlier import earlier_bundles
 from training.errors import CheckpointError, DataError, RecipeError
@@ -94,6 +94,20 @@ def test_three_calls_on_kakao_s_chunks_end_in_the_contest_s_file_and_score(
         [Listing("a", title="직소퍼즐 3피스", image=b"")]
     )
     assert answer[0].image is ImageStatus.ABSENT
+
+
+def test_of_a_run_on_brought_vectors_the_text_bundle_is_offered_for_prediction(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MMCAT_HOME", str(tmp_path))
+    chunk, out = write_chunk(tmp_path / "train.chunk.01", "train", 0, 120), tmp_path / "out"
+    recipe = tmp_path / "small.yaml"
+    recipe.write_text(json.dumps(small_recipe().model_dump(mode="json")))
+    given = ["train", str(chunk), "--encoders", str(place / "encoders" / "tiny"), "--recipe", str(recipe)]
+    assert program([*given, "--only", "text", "--only", "concat", "--device", "cpu", "--out", str(out)]) == 0
+    heard = capsys.readouterr()
+    assert f"try: mmcat predict 'a title' --bundle {out / 'text'}" in " ".join(heard.out.split())
+    assert "no ResNet50 is loaded, and what reads them can be measured and not served" in " ".join(heard.err.split())
 
 
 def test_an_image_encoder_is_not_trained_on_data_that_brings_its_vectors(place: Path, tmp_path: Path) -> None:
