@@ -71,6 +71,11 @@ class Dataset:
         return len(self.rows)
 
     @property
+    def given_photo_width(self) -> int | None:
+        """Of the photo vectors that it brings in place of photos; None: it brings none."""
+        return None if self.photo_vectors is None else self.photo_vectors.width
+
+    @property
     def labelled(self) -> npt.NDArray[np.bool_]:
         """[N]: whether the truth is known; only such rows are trained and measured on."""
         known: npt.NDArray[np.bool_] = self.targets != NO_PATH

@@ -53,7 +53,9 @@ def _check(
     differing: Mapping[str, bool] = {
         "split": loaded.split_fingerprint != split_fingerprint,
         "taxonomy": loaded.taxonomy.digest != dataset.taxonomy.digest,
-        **{name: ours[name] != theirs[name] for name in _OF[loaded.model.config.modality]},
+        "kind of photo vectors": loaded.config.reads_image
+        and loaded.config.given_photo_width != dataset.given_photo_width,
+        **{name: ours[name] != theirs[name] for name in _OF[loaded.config.modality]},
     }
     if names := [name for name, differs in differing.items() if differs]:
         raise CheckpointError(f"{path} was trained with another {', '.join(names)}: train that step again")

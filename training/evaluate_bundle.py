@@ -34,7 +34,6 @@ from training.fusion import Inputs, Rows, Withheld
 from training.progress import Progress, chunks
 from training.readers.read import read_chunks, read_listings
 from training.readers.shop import shop_dataset
-from training.recipe import Recipe
 from training.report import Report
 from training.shop.shop import ShopConfig
 from training.splits import NO_TEST, SHARES, Split, frozen_split
@@ -296,8 +295,9 @@ class _Features:
 
     def of(self, dataset: Dataset) -> Inputs:
         """Of all rows."""
-        recipe = Recipe.check(self.report.recipe, "the bundle's report") if self.report is not None else None
-        dtype, views = ("fp32", 1) if recipe is None else (recipe.features, recipe.photo.views)
+        dtype, views = "fp32", 1
+        if self.report is not None:  # these two alone: a recipe of before may say what is no longer said
+            dtype, views = self.report.recipe["features"], self.report.recipe["photo"]["views"]
         features, model = FeatureCache(self.cache, dtype), self.loaded.model.to(self.device)
         preprocessing, text, image = self.loaded.preprocessing, None, None
         if self.loaded.tokenizer is not None:

@@ -146,11 +146,14 @@ class FeatureCache:
             views: of each photo (training.views); 1: as it is.
 
         Raises:
-            DataError: the data brings vectors of its own, of another width than the model reads.
+            DataError: the data brings vectors of its own and the model makes them of photos, or the reverse, or they
+                are of another width than the model reads.
         """
-        width = model.config.image_width
+        if (brings := dataset.given_photo_width) != (reads := model.config.given_photo_width):
+            raise DataError(f"{dataset.name} brings {_kind(brings)}, and this model reads {_kind(reads)}")
         if dataset.photo_vectors is not None:
-            return _brought(dataset.photo_vectors, dataset.name, width)
+            return dataset.photo_vectors
+        width = model.config.image_width
         _ready(model)
         encode = PhotoEncoder(model, preprocessing, len(dataset) * views)
 
@@ -207,10 +210,8 @@ def _why_lost(row: Row, preprocessing: Preprocessing) -> str:
     return f"{row.id}: photo could not be read when its features were made"
 
 
-def _brought(vectors: Features, name: str, width: int) -> Features:
-    if vectors.width != width:
-        raise DataError(f"{name} brings photo vectors of width {vectors.width}, and this model reads {width}")
-    return vectors
+def _kind(width: int | None) -> str:
+    return "photos" if width is None else f"photo vectors of width {width}"
 
 
 def _text(row: Row, preprocessing: Preprocessing) -> str:

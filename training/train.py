@@ -162,7 +162,7 @@ def _encoders(run: Run, encoders: str | Path | None) -> Encoders:
         encoders=encoders,
         earlier=earlier_bundles(run.options.load, run.dataset, run.split.fingerprint, preprocessing),
         device=run.device,
-        keep=run.keep(),
+        keep=run.keep,
     ).run()
 
 

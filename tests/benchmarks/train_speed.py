@@ -137,7 +137,7 @@ class Bench:
         self.pixels = self.pixels.to(memory_format=torch.channels_last)
         self.recipe = FusionRecipe(
             width=shape.width, blocks=shape.blocks, heads=shape.heads, steps=steps, batch=shape.batch, patience=None,
-            few_steps=True, optimizer="radam", precision="fp32",
+            enough_steps=1, optimizer="radam", precision="fp32",
         )  # fmt: skip
         self.rows = np.arange(rows)
 

@@ -7,13 +7,19 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+from mmcat import Categorizer, Listing
 from mmcat.bundle import load
 from mmcat.cli import main as program
+from mmcat.errors import BundleError
+from mmcat.listing import ImageStatus
 from tests.unit.training.kakao_files import write_chunk
-from tests.unit.training.small import write_encoders, write_folder
-from training.errors import DataError, RecipeError
+from tests.unit.training.small import small_recipe, write_encoders, write_folder
+from training.data import Dataset
+from training.earlier import earlier_bundles
+from training.errors import CheckpointError, DataError, RecipeError
 from training.progress import Quiet
 from training.research import main, options_of, parser, read_data, recipe_of, shares_of
+from training.store import Features
 
 SMALL = [
     *("--set", "photo.px=32", "--set", "text.pooling=mean", "--set", "fusion.width=16", "--set", "features=fp32"),
@@ -66,7 +72,8 @@ def test_three_calls_on_kakao_s_chunks_end_in_the_contest_s_file_and_score(
     dev = np.array([b"\xff", *titles[1:]], "S64")  # the same listings, truth withheld, and one that cannot be read
     write_chunk(chunks / "dev.chunk.01", "dev", 0, 120, truth=False, product=dev)
     monkeypatch.setenv("MMCAT_HOME", str(tmp_path))
-    given = ["--train_fn", str(chunks), "--pretrained_model_name", str(place / "encoders"), *SMALL]
+    text_encoder = place / "encoders" / "tiny"  # alone: no ResNet50 is asked for, of a folder or a hub
+    given = ["--train_fn", str(chunks), "--pretrained_model_name", str(text_encoder), *SMALL]
     given += ["--model_fn", str(tmp_path / "models"), "--cache", str(tmp_path / "features")]
     main([*given, "--modality", "text"], Quiet())
     main([*given, "--modality", "img"], Quiet())
@@ -93,6 +100,17 @@ def test_three_calls_on_kakao_s_chunks_end_in_the_contest_s_file_and_score(
     (chunks / "dev.chunk.01").unlink()
     assert program(predict) == 1
     assert "has no chunk files named dev" in capsys.readouterr().err
+    models = tmp_path / "models"
+    for name in ("image", "cross"):
+        loaded = load(models / name)
+        assert (loaded.config.given_photo_width, loaded.model.image_encoder) == (2048, None)
+        assert "photo vectors of width 2048 that came with the data" in (models / name / "README.md").read_text()
+        with pytest.raises(BundleError, match=f"{name}: its photo vectors .2048 wide. came with the data"):
+            Categorizer.load(models / name)
+    answer = Categorizer.load(models / "text", device="cpu").categorize(
+        [Listing("a", title="직소퍼즐 3피스", image=b"")]
+    )
+    assert answer[0].image is ImageStatus.ABSENT
 
 
 def test_bundles_of_another_validation_share_are_evaluated_by_it(
@@ -114,6 +132,32 @@ def test_bundles_of_another_validation_share_are_evaluated_by_it(
     assert len(ledger.read_text().splitlines()) == 3  # two trainings and this one
 
 
+def test_of_a_run_on_brought_vectors_the_text_bundle_is_offered_for_prediction(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MMCAT_HOME", str(tmp_path))
+    chunk, out = write_chunk(tmp_path / "train.chunk.01", "train", 0, 120), tmp_path / "out"
+    recipe = tmp_path / "small.yaml"
+    recipe.write_text(json.dumps(small_recipe().model_dump(mode="json")))
+    given = ["train", str(chunk), "--encoders", str(place / "encoders" / "tiny"), "--recipe", str(recipe)]
+    assert program([*given, "--only", "text", "--only", "concat", "--device", "cpu", "--out", str(out)]) == 0
+    heard = capsys.readouterr()
+    assert f"try: mmcat predict 'a title' --bundle {out / 'text'}" in " ".join(heard.out.split())
+    assert "no ResNet50 is loaded, and what reads them can be measured and not served" in " ".join(heard.err.split())
+
+
+def test_an_image_encoder_is_not_trained_on_data_that_brings_its_vectors(place: Path, tmp_path: Path) -> None:
+    chunk = write_chunk(tmp_path / "train.chunk.01", "train", 0, 60)
+    given = ["--train_fn", str(chunk), "--pretrained_model_name", str(place / "encoders"), *SMALL]
+    given += ["--model_fn", str(tmp_path / "models"), "--modality", "img"]
+    for change in ("image_training={steps: 2}", "fusion.tune.image_blocks=1"):
+        with pytest.raises(SystemExit, match="kakao-train brings photo vectors and no photos"):
+            main([*given, "--set", change], Quiet())
+    with pytest.raises(SystemExit, match="there is no grid of them"):
+        main([*given, "--set", "fusion.keys=sequence", "--set", "photo.grid=2", "--set", "photo.px=64"], Quiet())
+    assert not (tmp_path / "models").exists()
+
+
 def test_encoders_of_another_preparation_are_refused_by_name(place: Path) -> None:
     call(place, "--modality", "text")
     with pytest.raises(SystemExit, match="was trained with another max_tokens: train that step again"):
@@ -126,6 +170,18 @@ def test_encoders_of_another_preparation_are_refused_by_name(place: Path) -> Non
     scaled = ("--set", "photo.scaled_decode=true")
     with pytest.raises(SystemExit, match="was trained with another scaled_decode: train that step again"):
         call(place, "--modality", "both", *scaled, "--load_model_path", str(place / "models" / "image"))
+
+
+def test_an_image_step_on_photos_is_not_joined_to_vectors_that_the_data_brings(place: Path) -> None:
+    call(place, "--modality", "img")
+    image = load(place / "models" / "image")
+    photos = read_data(place / "data", None, place / "features")
+    given = Features(np.ones((len(photos), 2048), np.float16), np.ones(len(photos), np.bool_))
+    vectors = Dataset(photos.name, photos.taxonomy, photos.rows, photo_vectors=given)
+    found = earlier_bundles(place / "models" / "image", photos, image.split_fingerprint, image.preprocessing)
+    assert list(found) == ["image"]
+    with pytest.raises(CheckpointError, match="was trained with another kind of photo vectors: train that step again"):
+        earlier_bundles(place / "models" / "image", vectors, image.split_fingerprint, image.preprocessing)
 
 
 def test_flags_go_where_the_step_is_trained() -> None:
