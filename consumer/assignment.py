@@ -80,7 +80,10 @@ class Assignment:
         self.ends: Mapping[Partition, int] = {}
         """Where resting partitions end, told by whoever asks the broker: the client learns that only by fetching."""
         self._delays = Delays.of(settings)
-        self._paused = False
+        self.paused = False
+        """Whether all wait because too much is held."""
+        self.shown_lag = 0
+        """Live events that were not polled yet, as the last `show_lag` saw it."""
         self._retries_paused = False
         self._member_id: str | None = None
         self.metadata: object = None  # of the group, for transactions; as of the last look
@@ -160,11 +163,11 @@ class Assignment:
         """Follow the budget, and let partitions go on that have rested. At the limit it first waits for room."""
         if self._transactions is not None:
             self._look()
-        if not self._paused:
+        if not self.paused:
             self._budget.wait_room(ROOM_S)
-        full = not self._budget.half_free if self._paused else self._budget.full
-        if full != self._paused:
-            self._paused = full
+        full = not self._budget.half_free if self.paused else self._budget.full
+        if full != self.paused:
+            self.paused = full
             self._pause(self._held) if full else self._resume(self._held)
             self._metrics.paused.set(int(full))
         now = self._clock()
@@ -175,7 +178,7 @@ class Assignment:
 
     def pause_all(self) -> None:
         """Nothing more from any partition: the service ends."""
-        self._paused = True
+        self.paused = True
         self._pause(self._held)
 
     def pause_retries(self, full: bool) -> None:
@@ -212,7 +215,7 @@ class Assignment:
         self._consumer.resume([TopicPartition(*one) for one in partitions if self._free(one)])
 
     def _free(self, partition: Partition) -> bool:
-        if self._paused or partition in self._stopped or partition in self._resting:
+        if self.paused or partition in self._stopped or partition in self._resting:
             return False
         return not (self._retries_paused and partition[0] in self._delays)
 
@@ -412,6 +415,7 @@ class Assignment:
         lags, positions = self._lags(self._held)
         for (topic, number), lag in lags.items():
             self._metrics.lag.labels(topic, number, self._role(topic)).set(lag)
+        self.shown_lag = sum(lag for (topic, _), lag in lags.items() if topic not in self._delays)
         live = {one: at for one, at in positions.items() if self._free(one) and one[0] not in self._delays}
         self.positions = {one: max(at, self._read_to.get(one, -1), -1) for one, at in live.items()}
 

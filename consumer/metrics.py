@@ -6,8 +6,9 @@ One `Metrics` per service, on a registry of its own, so that tests can run sever
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram
 
+from consumer.stages import NAMES
 from consumer.tally import Tally
 
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -73,6 +74,12 @@ class Metrics:
             "mmcat_stage_busy_share",
             "Share of the last second that a stage's workers were at work, 0 to 1: take, fetch, decode, model, publish",
             ["stage"],
+            registry=r,
+        )
+        self.bottleneck = Enum(
+            "mmcat_bottleneck",
+            "1 for what holds the stream up, in the words of mmcat top; none: it waits for events",
+            states=NAMES,
             registry=r,
         )
         self.queue = Gauge(

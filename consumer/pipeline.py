@@ -26,6 +26,7 @@ from consumer.budget import Budget
 from consumer.events import Code, Deletion, Event, Refusal, parse
 from consumer.fetch import Fetched, LargeBodies
 from consumer.held_order import HeldOrder, Unknown
+from consumer.last_results import KEPT, LastResults
 from consumer.metrics import Metrics
 from consumer.offsets import Lease
 from consumer.order import order_of, takes_held_order
@@ -42,7 +43,7 @@ from consumer.stages import Stage, Stages
 from consumer.view_guard import LateGuard
 from consumer.work import Work
 from consumer.worker import Answers, EngineThread, Model
-from mmcat.listing import ImageStatus, Prepared
+from mmcat.listing import ImageStatus, Prepared, Result
 
 log = structlog.get_logger("mmcat.pipeline")
 
@@ -66,6 +67,7 @@ class Pipeline:
         late: whom retries ask; None: there are none, and a photo that is not there now is never asked for again.
         held_order: says which order a deletion without a version takes; None: such a deletion is a dead letter.
         bodies: what the fetcher holds of large photos; None: it counts nothing.
+        last: told of answers; None: nobody asks.
         attempt: written into results; 0 is live.
         reuse: whether answers that the view holds may be reused, if the settings say so.
     """
@@ -85,11 +87,12 @@ class Pipeline:
         late: LateGuard | None = None,
         held_order: HeldOrder | None = None,
         bodies: LargeBodies | None = None,
+        last: LastResults | None = None,
         attempt: int = 0,
         reuse: bool = False,
     ) -> None:
         self._settings, self._model, self._metrics = settings, model, metrics
-        self._outranked, self._attempt = outranked, attempt
+        self._outranked, self._last, self._attempt = outranked, last, attempt
         self._late, self._held_order = late, held_order
         self._delays = Delays.of(settings) if late is not None else Delays(())
         beside = (lambda: 0) if bodies is None else (lambda: bodies.bytes)
@@ -331,6 +334,8 @@ class Pipeline:
                 published.append(work)
                 probabilities.append(answer.probability)
         self._metrics.path_probability.observe_all(probabilities)
+        if self._last is not None:
+            self._last.add(answer for _, answer in answers[-KEPT:] if isinstance(answer, Result))
         self._go([*next_turns, *self._publish(published)])
         self._worked("model", seconds)
         self._worked("publish", time.perf_counter() - started)

@@ -41,6 +41,7 @@ from consumer.kafka import (
     unwritable,
 )
 from consumer.lag_watch import LagWatch
+from consumer.last_results import LastResults
 from consumer.metrics import Metrics
 from consumer.offsets import Lease
 from consumer.pipeline import Pipeline
@@ -50,7 +51,7 @@ from consumer.retries import Delays
 from consumer.retry_intake import RetryIntake
 from consumer.retry_share import RetryShare
 from consumer.settings import Settings
-from consumer.stages import Stages
+from consumer.stages import bottleneck
 from consumer.transactional import TransactionalClient
 from consumer.transactions import Transactions
 from consumer.view import View
@@ -98,6 +99,7 @@ class Service:
         self._fenced = threading.Event()
         self._sure_at = float("inf")  # from when on it is sure that another process has fenced us
         self._guard = Guard(settings.guard)
+        self._last = LastResults()
 
     def stop(self) -> None:
         """End as SIGTERM does; callable from any thread."""
@@ -130,7 +132,10 @@ class Service:
             self.metrics.registry,
             http.host,
             http.port,
-            commands={"/resume": lambda asked: {"resumed": self._guard.resume(asked.get("partitions"))}},
+            commands={
+                "/resume": lambda asked: {"resumed": self._guard.resume(asked.get("partitions"))},
+                "/last-results": lambda _asked: {"results": self._last.as_json()},
+            },
             token=http.token.get_secret_value() if http.token is not None else None,
         )
         try:
@@ -202,6 +207,7 @@ class Service:
             late=late,
             held_order=HeldOrder(settings, self._died) if settings.order_by == "version" else None,
             bodies=self._bodies,
+            last=self._last,
             reuse=True,
         )
         assignment = Assignment(
@@ -224,9 +230,7 @@ class Service:
         pipeline.start()
         if view is not None:
             view.start()
-        watch = threading.Thread(
-            target=self._watch, args=(view, assignment, pipeline.stages), name="watch", daemon=True
-        )
+        watch = threading.Thread(target=self._watch, args=(view, assignment, pipeline), name="watch", daemon=True)
         watch.start()
         try:
             assignment.subscribe()
@@ -391,7 +395,7 @@ class Service:
         if lease.partition[0] == self.settings.topics.input:
             self._guard.told(lease.partition, [(work.offset, work.outcome == "dead_letter") for work in works])
 
-    def _watch(self, view: ViewWriter | None, assignment: Assignment, stages: Stages) -> None:
+    def _watch(self, view: ViewWriter | None, assignment: Assignment, pipeline: Pipeline) -> None:
         """Sees what no other thread tells: a broker that came back, partitions held back or silent, a dead view writer.
 
         And how long delay topics have become while they rest.
@@ -399,15 +403,19 @@ class Service:
         lag = LagWatch(self._admin, self.metrics, self.health, self.settings.watchdog_s)
         while not self._ending.wait(WATCH_S):
             try:
-                self._watch_once(view, assignment, lag, stages)
+                self._watch_once(view, assignment, lag, pipeline)
             except Exception as error:  # nobody would see the other threads die any more
                 log.exception("watch_died")
                 self._died(error)
 
-    def _watch_once(self, view: ViewWriter | None, assignment: Assignment, lag: LagWatch, stages: Stages) -> None:
+    def _watch_once(self, view: ViewWriter | None, assignment: Assignment, lag: LagWatch, pipeline: Pipeline) -> None:
         self.metrics.guarded.set(len(self._guard.paused))
-        for stage, share in stages.shares().items():
+        shares = pipeline.stages.shares()
+        for stage, share in shares.items():
             self.metrics.busy.labels(stage).set(share)
+        held, limit = pipeline.budget.items, self.settings.limits.in_flight_listings
+        found = bottleneck(shares, held, limit, assignment.shown_lag, paused=assignment.paused)
+        self.metrics.bottleneck.state(found.name)
         self.health.set("guard", self._guard.sentence)
         lag.look(assignment.positions)
         if self._broker_down.is_set():

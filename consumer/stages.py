@@ -5,13 +5,14 @@
     publish   the engine thread again: results as records, to the producer
 
 A stage's share is its time at work ÷ what its workers could have worked. Python's stages share one interpreter, so that
-time includes waiting for it. Told by pipeline.py, read by service.py, shown by `mmcat top` and `mmcat bench`.
+time includes waiting for it. Told by pipeline.py, read by service.py, which puts both into the metrics;
+shown by `mmcat top` and `mmcat bench`.
 """
 
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 Stage = Literal["take", "fetch", "decode", "model", "publish"]
 
@@ -20,6 +21,10 @@ BUSY_SHARE: Final = (
 )
 HELD_SHARE: Final = 0.9  # of the listings that may be held: at the limit polling pauses
 BACKLOG_SHARE: Final = 0.1  # of the same: what a poll loop that keeps up leaves in the topic between two looks is less
+NAMES: Final = (
+    "none", "take", "fetch", "decode", "model", "publish", "interpreter", "acknowledgements", "memory", "polling",
+)  # fmt: skip
+"""What may hold the stream up."""
 INTERPRETER: Final = ("take", "publish")  # threads that do nothing but run Python: together they have one core
 
 
@@ -41,12 +46,12 @@ class Stages:
         with self._lock:
             self._worked[stage] += seconds
 
-    def shares(self) -> dict[Stage, float]:
+    def shares(self) -> dict[str, float]:
         """Busy share of each stage since the last call, 0 … 1."""
         with self._lock:
             now = self._clock()
             passed = max(1e-9, now - self._looked_at)
-            shares = {
+            shares: dict[str, float] = {
                 stage: min(1.0, seconds / passed / self._workers.get(stage, 1))
                 for stage, seconds in self._worked.items()
             }
@@ -55,8 +60,15 @@ class Stages:
         return shares
 
 
-def bottleneck(shares: Mapping[str, float], held: float, limit: float, lag: float, *, paused: bool) -> str:
-    """One line: what holds the stream up.
+class Bottleneck(NamedTuple):
+    """What holds the stream up: its name, of `NAMES`, and one line that says why."""
+
+    name: str
+    line: str
+
+
+def bottleneck(shares: Mapping[str, float], held: float, limit: float, lag: float, *, paused: bool) -> Bottleneck:
+    """Find what holds the stream up.
 
     Args:
         shares: busy share of each stage, not empty.
@@ -69,17 +81,19 @@ def bottleneck(shares: Mapping[str, float], held: float, limit: float, lag: floa
     queue = f"{held:,.0f} of {limit:,.0f} listings held"
     python = sum(shares.get(one, 0.0) for one in INTERPRETER)
     if share >= BUSY_SHARE:
-        return f"{stage} is the bottleneck: {share:.0%} busy, {queue}"
+        return Bottleneck(stage, f"{stage} is the bottleneck: {share:.0%} busy, {queue}")
     if python >= HELD_SHARE:
-        return f"the interpreter is the bottleneck: {' and '.join(INTERPRETER)} share it, {python:.0%} busy, {queue}"
+        line = f"the interpreter is the bottleneck: {' and '.join(INTERPRETER)} share it, {python:.0%} busy, {queue}"
+        return Bottleneck("interpreter", line)
     beside = f"busiest stage {stage} {share:.0%}"
     if held >= HELD_SHARE * limit:
-        return f"the broker's acknowledgements are the bottleneck: {queue}, {beside}"
+        return Bottleneck("acknowledgements", f"the broker's acknowledgements are the bottleneck: {queue}, {beside}")
     if paused:
-        return f"memory is the bottleneck: limits.in_flight_bytes are held, {queue}, {beside}"
+        return Bottleneck("memory", f"memory is the bottleneck: limits.in_flight_bytes are held, {queue}, {beside}")
     if lag > BACKLOG_SHARE * limit:
-        return (
+        return Bottleneck(
+            "polling",
             f"polling is the bottleneck: {lag:,.0f} events wait in the topic and no stage is busy: a slow broker, a "
-            f"rebalance or partitions held back (/readyz); {beside}, {queue}"
+            f"rebalance or partitions held back (/readyz); {beside}, {queue}",
         )
-    return f"no bottleneck: waiting for events, {beside}, {queue}"
+    return Bottleneck("none", f"no bottleneck: waiting for events, {beside}, {queue}")

@@ -118,7 +118,7 @@ def write(
     target = Path(folder)
     config = model.config
     _check_parts(config, tokenizer, taxonomy, preprocessing)
-    if (config.reads_text and model.text_encoder is None) or (config.reads_image and model.image_encoder is None):
+    if (config.reads_text and model.text_encoder is None) or (config.encodes_photos and model.image_encoder is None):
         raise BundleError("the model was built without its encoders: a bundle holds the whole of it")
     if target.exists() and not (target / _SUMS).is_file():
         raise BundleError(f"{target} exists and is not a bundle: choose another folder or remove it")
@@ -261,6 +261,16 @@ def read_manifest(folder: str | Path) -> tuple[dict[str, Any], str]:
     fingerprint = _verify(Path(folder))
     manifest, _ = _manifest(Path(folder), int(time.time() * 1000))
     return manifest, fingerprint
+
+
+def check_served(folder: str | Path, config: ModelConfig) -> None:
+    """Whether the bundle with this configuration can answer listings.
+
+    Raises:
+        BundleError: it can be measured alone; one sentence that says why.
+    """
+    if config.why_not_served is not None:
+        raise BundleError(f"{folder}: {config.why_not_served}")
 
 
 def fingerprint(folder: str | Path) -> str:

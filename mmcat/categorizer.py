@@ -99,7 +99,7 @@ class Categorizer:
                 and "auto" is eager.
 
         Raises:
-            BundleError: the folder is not a bundle that can be run.
+            BundleError: the folder is not a bundle that can be served.
             ModelError: no such device, engine or precision.
         """
         if threads is not None and threads < 1:
@@ -111,6 +111,7 @@ class Categorizer:
         if threads is not None:
             torch.set_num_threads(threads)
         loaded = bundles.read(bundle)
+        bundles.check_served(bundle, loaded.config)
         chosen, why = choose(loaded, engine=engine, device=device, precision=precision, threads=threads, cache=cache)
         return cls(loaded, chosen, evidence=evidence, why_engine=why)
 

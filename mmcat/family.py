@@ -44,6 +44,8 @@ class ModelConfig:
         blocks: per stack of cross-attention.
         members: fusions on the same encoders, learned apart; the mean of their log-probabilities is the answer (deep
             ensembles, Lakshminarayanan et al. 2017).
+        given_photo_width: of photo vectors that came with the data in place of photos; such a model has no image
+            encoder, so it can be measured and not served. None: a ResNet50 makes them.
     """
 
     classes: tuple[int, ...]
@@ -61,6 +63,7 @@ class ModelConfig:
     heads: int = 4
     dropout: float = 0.1
     members: int = 1
+    given_photo_width: int | None = None
 
     def __post_init__(self) -> None:
         allowed = {
@@ -88,6 +91,8 @@ class ModelConfig:
                 f"a grid of {self.grid} × {self.grid} cells needs keys sequence and photos of {32 * self.grid} px, "
                 f"not keys {self.keys} and {self.px} px: ResNet50 gives one cell per 32 px"
             )
+        if self.given_photo_width is not None and (not self.reads_image or self.grid != 1):
+            raise ModelError("photo vectors that come with the data are one a photo: there is no grid of them")
         if self.reads_text and self.text_encoder is None:
             raise ModelError(f"modality {self.modality!r} needs a text_encoder configuration")
 
@@ -98,6 +103,21 @@ class ModelConfig:
     @property
     def reads_image(self) -> bool:
         return self.modality != "text"
+
+    @property
+    def encodes_photos(self) -> bool:
+        """Whether it makes the vectors of photos itself, and so has an image encoder."""
+        return self.reads_image and self.given_photo_width is None
+
+    @property
+    def why_not_served(self) -> str | None:
+        """Why it can be measured and not served; None where it can."""
+        if self.given_photo_width is None:
+            return None
+        return (
+            f"its photo vectors ({self.given_photo_width} wide) came with the data and nothing here makes such of a"
+            " photo, so it can be measured (mmcat evaluate) and not served: serve the text bundle of the same run"
+        )
 
     @property
     def text_width(self) -> int:
@@ -111,6 +131,8 @@ class ModelConfig:
     @property
     def image_width(self) -> int:
         """Width of the photo's vector, or of each of its cells."""
+        if self.given_photo_width is not None:
+            return self.given_photo_width
         return STAGE_WIDTHS[self.image_layers if self.grid == 1 else "layer4"]
 
     @property
@@ -119,12 +141,14 @@ class ModelConfig:
         return 1 if self.grid == 1 else self.grid**2 + (self.image_layers == "layer3+layer4")
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """All fields; but `given_photo_width` where it is given alone: other bundles and stores stay as named."""
+        return {name: value for name, value in asdict(self).items() if name != "given_photo_width" or value is not None}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "ModelConfig":
         """The inverse of `to_json`; an unknown or missing key is a ModelError."""
         known = {field.name for field in fields(cls)}
-        if set(data) != known:
-            raise ModelError(f"the model's configuration differs from what is known in {sorted(set(data) ^ known)}")
-        return cls(**{**data, "classes": tuple(data["classes"])})
+        values = {"given_photo_width": None, **data}
+        if set(values) != known:
+            raise ModelError(f"the model's configuration differs from what is known in {sorted(set(values) ^ known)}")
+        return cls(**{**values, "classes": tuple(data["classes"])})

@@ -285,7 +285,7 @@ class CategoryModel(nn.Module):
         self.image_encoder: ImageEncoder | None = None
         if encoders and config.reads_text and config.text_encoder is not None:
             self.text_encoder = TextEncoder(config.text_encoder, config.text_pooling, config.keys == "pooled")
-        if encoders and config.reads_image:
+        if encoders and config.encodes_photos:
             self.image_encoder = ImageEncoder(
                 config.resnet_strides, config.image_layers, config.grid, zero_init_residual
             )

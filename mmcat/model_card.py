@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from mmcat.family import ModelConfig
 from mmcat.taxonomy import Taxonomy
 
 _WITHHELD = {"image": "photo withheld", "text": "title withheld"}
@@ -22,12 +23,14 @@ def model_card(manifest: Mapping[str, Any], taxonomy: Taxonomy) -> str:
         manifest: what bundle.json holds. Of its metrics, `level_accuracy` (a value per level), `withheld` (path
             accuracy by modality) and `by_training_rows` (label, rows, path accuracy) get tables of their own.
     """
-    config = manifest["model"]
+    config = ModelConfig.from_json(manifest["model"])
+    given = config.given_photo_width
+    photos = f"{config.px} px" if given is None else f"photo vectors of width {given} that came with the data"
     lines = [
         f"# {manifest['name']}",
         "",
-        f"Puts a listing in one of {len(taxonomy)} category paths. Reads: {config['modality']}"
-        f" ({config['fusion']} fusion, {config['blocks']} blocks, {config['heads']} heads, {config['px']} px).",
+        f"Puts a listing in one of {len(taxonomy)} category paths. Reads: {config.modality}"
+        f" ({config.fusion} fusion, {config.blocks} blocks, {config.heads} heads, {photos}).",
         "",
         f"- Created: {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(manifest['created_ms'] / 1000))} UTC",
         f"- Data and its licence: {manifest['data_note'] or 'not stated'}",
@@ -40,12 +43,11 @@ def model_card(manifest: Mapping[str, Any], taxonomy: Taxonomy) -> str:
         *_figures(manifest["metrics"]),
         "## Use",
         "",
-        "`mmcat predict --bundle FOLDER --title … --photo …`, or in Python"
-        " `Categorizer.load(FOLDER).categorize([Listing(id, title=…, image=…)])`.",
+        _use(config),
         "",
         "## Limits",
         "",
-        *_limits(manifest),
+        *_limits(config, manifest["reference"]),
         "",
     ]
     return "\n".join(lines)
@@ -86,15 +88,24 @@ def _share(value: float | None) -> str:
     return "no rows" if value is None else f"{value:.3f}"
 
 
-def _limits(manifest: Mapping[str, Any]) -> Iterator[str]:
+def _use(config: ModelConfig) -> str:
+    if config.why_not_served is not None:
+        return "`mmcat evaluate FOLDER --data DATA`, on data that brings such photo vectors."
+    return (
+        "`mmcat predict --bundle FOLDER --title … --photo …`, or in Python"
+        " `Categorizer.load(FOLDER).categorize([Listing(id, title=…, image=…)])`."
+    )
+
+
+def _limits(config: ModelConfig, reference: Mapping[str, Any] | None) -> Iterator[str]:
+    if config.why_not_served is not None:
+        yield f"- Not for service: {config.why_not_served}."
     yield "- It knows the paths of its taxonomy only: a new category needs a new model."
     yield "- Its probabilities hold for listings like those it was calibrated on; the promise is an average over them."
-    modality = manifest["model"]["modality"]
-    if modality == "image":
+    if config.modality == "image":
         yield "- It reads photos alone: a listing without one gets the most common path and goes to review."
-    elif modality == "text":
+    elif config.modality == "text":
         yield "- It reads titles alone and does not look at photos."
-    reference = manifest["reference"]
     if reference is None:
         yield "- It holds no histograms of its answers, so drift cannot be told from it."
     else:

@@ -40,7 +40,8 @@ class Dataset:
         note: what the data is and under which licence, in one sentence; goes into the bundle's model card.
         skipped: bad rows left out, in file order.
         photo_vectors: of data that comes with photo vectors instead of photos.
-        lost_photos: rows that are here without the photo that they name by address, in file order.
+        lost_photos: rows that are here without the photo at the address that they name, or without the vector that the
+            data brings for them, in file order.
 
     Attributes:
         targets: int64 [N], the taxonomy's row of each listing's path; -1 where the truth is not known.
@@ -68,6 +69,11 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def given_photo_width(self) -> int | None:
+        """Of the photo vectors that it brings in place of photos; None: it brings none."""
+        return None if self.photo_vectors is None else self.photo_vectors.width
 
     @property
     def labelled(self) -> npt.NDArray[np.bool_]:

@@ -3,10 +3,11 @@
 A bundle is read whole and by its sums, and its weights must fit one for one; it must have been trained on the same
 split, taxonomy and way of preparing listings, or its figures and the new ones would not be of one kind.
 
-Before steps.py.
+After features.py; before steps.py.
 """
 
 from collections.abc import Mapping
+from dataclasses import asdict, fields
 from pathlib import Path
 
 from mmcat import bundle
@@ -14,8 +15,9 @@ from mmcat.bundle import LoadedBundle
 from mmcat.preparation import Preprocessing
 from training.data import Dataset
 from training.errors import CheckpointError
+from training.features import OF_TEXT
 
-_OF = {"text": ("max_tokens", "text_fields"), "image": ("px", "fit", "fill", "max_pixels", "mean", "std")}
+_OF = {"text": OF_TEXT, "image": tuple(one.name for one in fields(Preprocessing) if one.name not in OF_TEXT)}
 
 
 def earlier_bundles(
@@ -47,11 +49,13 @@ def earlier_bundles(
 def _check(
     path: Path, loaded: LoadedBundle, dataset: Dataset, split_fingerprint: str, preprocessing: Preprocessing
 ) -> None:
-    ours, theirs = preprocessing.to_json(), loaded.preprocessing.to_json()
+    ours, theirs = asdict(preprocessing), asdict(loaded.preprocessing)
     differing: Mapping[str, bool] = {
         "split": loaded.split_fingerprint != split_fingerprint,
         "taxonomy": loaded.taxonomy.digest != dataset.taxonomy.digest,
-        **{name: ours[name] != theirs[name] for name in _OF[loaded.model.config.modality]},
+        "kind of photo vectors": loaded.config.reads_image
+        and loaded.config.given_photo_width != dataset.given_photo_width,
+        **{name: ours[name] != theirs[name] for name in _OF[loaded.config.modality]},
     }
     if names := [name for name, differs in differing.items() if differs]:
         raise CheckpointError(f"{path} was trained with another {', '.join(names)}: train that step again")

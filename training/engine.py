@@ -35,7 +35,6 @@ from training.recipe import Learning
 from training.task import NOTHING, Arguments, Fitted, Keep, Task
 from training.weights import Average, fill, learnable, random_state, set_random_state, train_mode
 
-FEW_STEPS = 1_000  # at 5e-5 as at 1e-3 a fusion of a few blocks is far from its best before
 _TELL_STEPS = 10  # losses are fetched from the device and looked at every so many steps
 
 
@@ -107,8 +106,8 @@ class _Fit:
         position = self.position = self._resumed()
         if not position.done:
             self.journal.open(self.steps, position.step, self.learning.model_dump(mode="json"))
-            if self.steps < FEW_STEPS and not self.learning.few_steps:
-                self.journal.say(f"only {self.steps} optimiser steps: under {FEW_STEPS:,} a network rarely gets far")
+            if self.steps < (enough := self.learning.enough_steps):
+                self.journal.say(f"only {self.steps} optimiser steps: under {enough:,} a network rarely gets far")
             train_mode(self.task.network)
             for batch in self._loaded(position.step):
                 self.pending.append(self._step(batch))

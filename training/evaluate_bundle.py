@@ -1,12 +1,13 @@
 """All that can be said of one bundle on one part of a data set: figures, intervals, missing modalities, mistakes.
 
     bundle + data set ─> features (cached) ─> logits of the part ─> figures ─> Evaluation ─> pages/, JSON, contest CSV
+    bundle + chunks without categories ─> features ─> answers ─> Predicted ─> contest CSV
 
 The threshold for a precision comes from the calibration part and is tried on the part that is looked at. Whoever looks
 at the test part says so through `on_test_look` first.
 
-After evaluate.py and the bundle; before pages/evaluation.py. `evaluate_folder` and `evaluate_shop` are what the program
-calls.
+After evaluate.py and the bundle; before pages/evaluation.py. `evaluate_folder`, `evaluate_shop` and `predict_chunks`
+are what the program calls.
 """
 
 from collections.abc import Mapping
@@ -31,10 +32,9 @@ from training.figures.bootstrap import Interval, mean_interval, paired_differenc
 from training.figures.confidence import Accepted, accepted_at, threshold_for
 from training.figures.confusions import where_answers_leave
 from training.fusion import Inputs, Rows, Withheld
-from training.progress import Progress
-from training.readers.read import read_listings
+from training.progress import Progress, chunks
+from training.readers.read import read_chunks, read_listings
 from training.readers.shop import shop_dataset
-from training.recipe import Recipe
 from training.report import Report
 from training.rows import group_members
 from training.shop.shop import ShopConfig
@@ -43,14 +43,31 @@ from training.train import SHOP_LISTINGS
 
 Part = Literal["select", "calibrate", "test"]
 PRECISION = 0.98
+_ANSWERED = 65_536  # rows: a gigabyte of logits where there are 4,000 categories
 FRESH_LISTINGS = 2_000  # of the shop's demo, unless told otherwise: a standard error of one point
 
 
 class OnTestLook(Protocol):
     """Called before the truth of the test part is looked at."""
 
-    def __call__(self, dataset: Dataset, split: Split, *, recipe: Mapping[str, Any], model: str, purpose: str) -> None:
-        """`recipe` as JSON; `model` names whose answers are measured, `purpose` says what for."""
+    def __call__(
+        self,
+        dataset: Dataset,
+        split: Split,
+        *,
+        recipe: Mapping[str, Any],
+        model: str,
+        purpose: str,
+        shares: Mapping[str, float] | None = None,
+    ) -> None:
+        """Says so.
+
+        Args:
+            recipe: as JSON.
+            model: names whose answers are measured.
+            purpose: says what for.
+            shares: of the split's parts; None: the usual ones.
+        """
 
 
 @dataclass(frozen=True)
@@ -106,6 +123,21 @@ class Evaluation:
         }
 
 
+@dataclass(frozen=True)
+class Predicted:
+    """What one bundle answers to listings whose truth is not known.
+
+    Args:
+        answers: in the order of the data set's rows.
+        configuration: what was run: bundle, data, recipe, and what was left out of the data.
+    """
+
+    bundle: LoadedBundle
+    dataset: Dataset
+    answers: Answers
+    configuration: Mapping[str, Any]
+
+
 def evaluate_folder(
     bundle: Path,
     folder: Path,
@@ -122,17 +154,19 @@ def evaluate_folder(
 
     Args:
         cache: of features and split files, the one that training used: what is there is not computed again.
-        seed: of the split; None: the training report's, else 0.
+        seed: of the split; None: the training report's, else 0. The shares of its parts are the report's too.
 
     Raises:
         DataError: the bundle was trained on another split, which would mix training rows into the part.
     """
     loaded, report = bundles.load(bundle), _report_of(bundle)
     dataset = read_listings(folder, title_column, cache=cache, progress=progress)
-    split = frozen_split(dataset, cache, _seed(seed, report, 0), SHARES)
+    dealt = _report_of_split(bundle, loaded)
+    shares = SHARES if dealt is None else dealt.shares
+    split = frozen_split(dataset, cache, _seed(seed, dealt, 0), shares)
     _check(loaded, split, dataset, progress)
     if part == "test":
-        _tell(on_test_look, loaded, report, dataset, split)
+        _tell(on_test_look, loaded, report, dataset, split, shares)
     features = _Features(loaded, report, cache, progress, device)
     inputs = features.of(dataset)
     subject = _subject(loaded, report, split, part, dataset, inputs)
@@ -169,21 +203,68 @@ def evaluate_shop(
     return subject.evaluate(fresh, np.arange(len(fresh)), features.of(fresh))
 
 
+def predict_chunks(
+    bundle: Path, folder: Path, split: str, *, cache: Path, progress: Progress, device: str = "cpu"
+) -> Predicted:
+    """Answers all listings of a folder's chunk files that are named `split…` (docs/data-format.md).
+
+    Args:
+        cache: of rows and features.
+
+    Raises:
+        DataError: there are none, or what the reader refuses.
+    """
+    loaded, report = bundles.load(bundle), _report_of(bundle)
+    dataset = read_chunks(folder, split, loaded.taxonomy, cache=cache, progress=progress)
+    if dataset.skipped:
+        progress.say(f"{len(dataset.skipped)} bad rows have no answer, see run.json")
+    inputs = _Features(loaded, report, cache, progress, device).of(dataset)
+    answers = Answers.join(
+        [
+            answers_as_served(loaded.model, inputs, loaded.calibration, np.array(rows))
+            for rows in chunks(range(len(dataset)), _ANSWERED, progress, "answers")
+        ],
+        len(dataset),
+    )
+    left_out = {
+        name: [(one.line, one.column, one.reason) for one in some]
+        for name, some in (("skipped", dataset.skipped), ("lost_photos", dataset.lost_photos))
+    }
+    return Predicted(loaded, dataset, answers, _configuration(loaded, report, dataset, {"chunks": split, **left_out}))
+
+
 def _report_of(bundle: Path) -> Report | None:
     """The report of the run that wrote the bundle, where it still stands beside it."""
+    report, fingerprint = _report_beside(bundle), bundles.fingerprint(bundle)
+    if report is None or all(model.fingerprint != fingerprint for model in report.models.values()):
+        return None
+    return report
+
+
+def _report_of_split(bundle: Path, loaded: LoadedBundle) -> Report | None:
+    """The report beside the bundle, be it of a later step, where that step had the bundle's split."""
+    report = _report_beside(bundle)
+    return report if report is not None and report.split_fingerprint == loaded.split_fingerprint else None
+
+
+def _report_beside(bundle: Path) -> Report | None:
     try:
-        report = Report.read(bundle.resolve().parent)
+        return Report.read(bundle.resolve().parent)
     except TrainingError:
         return None
-    fingerprint = bundles.fingerprint(bundle)
-    return report if any(model.fingerprint == fingerprint for model in report.models.values()) else None
 
 
 def _tell(
-    on_test_look: OnTestLook, loaded: LoadedBundle, report: Report | None, dataset: Dataset, split: Split
+    on_test_look: OnTestLook,
+    loaded: LoadedBundle,
+    report: Report | None,
+    dataset: Dataset,
+    split: Split,
+    shares: Mapping[str, float] | None = None,
 ) -> None:
     recipe = {} if report is None else dict(report.recipe)
-    on_test_look(dataset, split, recipe=recipe, model=f"{loaded.name} {loaded.fingerprint}", purpose="evaluate")
+    model = f"{loaded.name} {loaded.fingerprint}"
+    on_test_look(dataset, split, recipe=recipe, model=model, purpose="evaluate", shares=shares)
 
 
 def _seed(given: int | None, report: Report | None, usual: int) -> int:
@@ -199,7 +280,7 @@ def _check(loaded: LoadedBundle, split: Split, dataset: Dataset, progress: Progr
         raise DataError(
             f"{loaded.name} was trained on the split {loaded.split_fingerprint[:12]} and {dataset.name} with seed"
             f" {split.seed} gives {split.fingerprint[:12]}: its training rows would be among those measured;"
-            " give the seed it was trained with"
+            " give the seed it was trained with, and put its report.json beside it, which says the shares of the parts"
         )
     if loaded.data_note != dataset.note:
         progress.say(f"the bundle was trained on: {loaded.data_note}; this is: {dataset.note}")
@@ -217,8 +298,9 @@ class _Features:
 
     def of(self, dataset: Dataset) -> Inputs:
         """Of all rows."""
-        recipe = Recipe.check(self.report.recipe, "the bundle's report") if self.report is not None else None
-        dtype, views = ("fp32", 1) if recipe is None else (recipe.features, recipe.photo.views)
+        dtype, views = "fp32", 1
+        if self.report is not None:  # these two alone: a recipe of before may say what is no longer said
+            dtype, views = self.report.recipe["features"], self.report.recipe["photo"]["views"]
         features, model = FeatureCache(self.cache, dtype), self.loaded.model.to(self.device)
         preprocessing, text, image = self.loaded.preprocessing, None, None
         if self.loaded.tokenizer is not None:
@@ -267,22 +349,14 @@ class _Subject:
             accepted=accepted_at(self.threshold, answers.probabilities, right),
             by_training_rows=by_training_rows(answers, targets, self.training_rows),
             leaves=where_answers_leave(answers.rows, targets, taxonomy),
-            configuration=self._configuration(dataset),
+            configuration=_configuration(self.loaded, self.report, dataset, {"split": self._split()}),
         )
 
     def _answers(self, inputs: Inputs, rows: Rows, withhold: Withheld | None = None) -> Answers:
         return answers_as_served(self.loaded.model, inputs, self.loaded.calibration, rows, withhold)
 
-    def _configuration(self, dataset: Dataset) -> dict[str, Any]:
-        loaded, split = self.loaded, self.split
-        return {
-            "bundle": {"name": loaded.name, "fingerprint": loaded.fingerprint, "created_ms": loaded.created_ms},
-            "model": loaded.model.config.to_json(),
-            "preprocessing": loaded.preprocessing.to_json(),
-            "data": {"name": dataset.name, "digest": dataset.digest, "note": dataset.note},
-            "split": {"fingerprint": split.fingerprint, "seed": split.seed, "part": self.part},
-            "recipe": None if self.report is None else dict(self.report.recipe),
-        }
+    def _split(self) -> dict[str, Any]:
+        return {"fingerprint": self.split.fingerprint, "seed": self.split.seed, "part": self.part}
 
 
 def _subject(
@@ -293,6 +367,20 @@ def _subject(
     answers = answers_as_served(loaded.model, inputs, loaded.calibration, rows)
     threshold = threshold_for(answers.probabilities, answers.rows == inputs.targets[rows], PRECISION)
     return _Subject(loaded, report, split, part, training_counts(dataset, split), threshold)
+
+
+def _configuration(
+    loaded: LoadedBundle, report: Report | None, dataset: Dataset, rows: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What was run, as JSON; `rows` says on which rows of the data set."""
+    return {
+        "bundle": {"name": loaded.name, "fingerprint": loaded.fingerprint, "created_ms": loaded.created_ms},
+        "model": loaded.model.config.to_json(),
+        "preprocessing": loaded.preprocessing.to_json(),
+        "data": {"name": dataset.name, "digest": dataset.digest, "note": dataset.note},
+        **rows,
+        "recipe": None if report is None else dict(report.recipe),
+    }
 
 
 def group_labels(dataset: Dataset, rows: Rows) -> Rows:

@@ -20,23 +20,34 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from mmcat.errors import PhotoError
 from mmcat.listing import Listing
 from mmcat.model import CategoryModel
-from mmcat.photos import Pixels
+from mmcat.photos import Pixels, decode
 from mmcat.preparation import Preprocessing, listing_text, photo
 from mmcat.text import Tokenizer
-from training.data import Dataset, Row
+from training.data import Dataset, Row, Skipped
 from training.errors import DataError
 from training.photo_encoder import PhotoEncoder
 from training.progress import Progress
 from training.store import Block, Features, Layout, stored
 from training.views import augmented
 
-__all__ = ["FeatureCache", "Features", "fingerprint", "pixels", "titles"]
+__all__ = [
+    "OF_TEXT",
+    "FeatureCache",
+    "Features",
+    "fingerprint",
+    "lost_photos",
+    "photo_settings",
+    "pixels",
+    "titles",
+]
 
 Array = npt.NDArray[Any]
+OF_TEXT = ("max_tokens", "text_fields")
+"""Parts of Preprocessing that photos do not see; they see all others."""
 _FORMAT = 3  # change it where the way of computing changes
-_OF_TEXT = ("max_tokens", "text_fields")  # parts of Preprocessing that photos do not see
 _PHOTOS, _TITLES = 32, 64  # rows per run of the encoder: larger is no faster on a CPU
 _TITLE_BLOCK = 64 * _TITLES  # rows that are sorted by length and written together
 
@@ -51,21 +62,30 @@ def fingerprint(encoder: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def photo_settings(preprocessing: Preprocessing) -> str:
+    """What photos see of a preprocessing, as JSON."""
+    return json.dumps({name: value for name, value in preprocessing.to_json().items() if name not in OF_TEXT})
+
+
 def titles(dataset: Dataset, preprocessing: Preprocessing) -> list[str]:
     """The texts as serving sees them, all in memory."""
     return [_text(row, preprocessing) for row in dataset.rows]
 
 
 def pixels(rows: Sequence[Row], preprocessing: Preprocessing) -> tuple[Pixels, npt.NDArray[np.bool_]]:
-    """Photos as serving sees them: uint8 [K, px, px, 3] of the K rows that have one, and bool [len(rows)]."""
-    found = []
-    for row in rows:
-        image = row.photo() if row.photo is not None else None
-        found.append(photo(Listing(row.id, image=image), preprocessing)[0])
+    """Photos as serving sees them: uint8 [K, px, px, 3] of the K rows with a usable one, and bool [len(rows)]."""
+    found = [photo(Listing(row.id, image=row.photo_bytes()), preprocessing)[0] for row in rows]
     there = np.array([one is not None for one in found], np.bool_)
     px = preprocessing.px
     stacked = np.stack([one for one in found if one is not None]) if there.any() else np.zeros((0, px, px, 3), np.uint8)
     return stacked, there
+
+
+def lost_photos(dataset: Dataset, image: Features, preprocessing: Preprocessing) -> list[Skipped]:
+    """The photos that rows name and that `image` lacks, and why; blocks for as long as it takes to decode these."""
+    lines = dataset.rows.numbers("line")
+    lost = np.flatnonzero(dataset.rows.with_photo & ~image.there).tolist()
+    return [Skipped(int(lines[row]), "image", _why_lost(dataset.rows[row], preprocessing)) for row in lost]
 
 
 class FeatureCache:
@@ -126,11 +146,14 @@ class FeatureCache:
             views: of each photo (training.views); 1: as it is.
 
         Raises:
-            DataError: the data brings vectors of its own, of another width than the model reads.
+            DataError: the data brings vectors of its own and the model makes them of photos, or the reverse, or they
+                are of another width than the model reads.
         """
-        width = model.config.image_width
+        if (brings := dataset.given_photo_width) != (reads := model.config.given_photo_width):
+            raise DataError(f"{dataset.name} brings {_kind(brings)}, and this model reads {_kind(reads)}")
         if dataset.photo_vectors is not None:
-            return _brought(dataset.photo_vectors, dataset.name, width)
+            return dataset.photo_vectors
+        width = model.config.image_width
         _ready(model)
         encode = PhotoEncoder(model, preprocessing, len(dataset) * views)
 
@@ -146,14 +169,13 @@ class FeatureCache:
             runs[have] = image_KVND.shape[2]
             return image_KVND.reshape(-1, width), runs
 
-        settings = {name: value for name, value in preprocessing.to_json().items() if name not in _OF_TEXT}
         shape = (model.config.image_layers, model.config.grid)
         ran_by = () if encode.name == "torch" else (encode.name,)
-        facts = (fingerprint(_not_none(model.image_encoder)), *shape, json.dumps(settings), views, *ran_by)
+        facts = (fingerprint(_not_none(model.image_encoder)), *shape, photo_settings(preprocessing), views, *ran_by)
         digest = _started("image", facts)
         for row in dataset.rows:
-            content = row.photo() if row.photo is not None else b""
-            digest.update(hashlib.sha256(content).digest() + (row.id.encode() if views > 1 else b""))
+            content = hashlib.sha256(row.photo_bytes() or b"").digest()
+            digest.update(content + (row.id.encode() if views > 1 else b""))
         with torch.inference_mode():
             cells = encode.cells()
             layout = Layout(len(dataset), width, len(dataset) * views * cells, self._dtype, views, block=_PHOTOS)
@@ -179,10 +201,17 @@ def _seen(pixels_KXXC: Pixels, ids: Sequence[str], view: int) -> Pixels:
     return np.stack([augmented(one, id_, view) for one, id_ in zip(pixels_KXXC, ids, strict=True)])
 
 
-def _brought(vectors: Features, name: str, width: int) -> Features:
-    if vectors.width != width:
-        raise DataError(f"{name} brings photo vectors of width {vectors.width}, and this model reads {width}")
-    return vectors
+def _why_lost(row: Row, preprocessing: Preprocessing) -> str:
+    assert row.photo is not None  # noqa: S101  the caller looks at rows that name one
+    try:
+        decode(row.photo(), preprocessing.px, max_pixels=preprocessing.max_pixels)
+    except PhotoError as error:
+        return f"{row.id}: {error}"
+    return f"{row.id}: photo could not be read when its features were made"
+
+
+def _kind(width: int | None) -> str:
+    return "photos" if width is None else f"photo vectors of width {width}"
 
 
 def _text(row: Row, preprocessing: Preprocessing) -> str:

@@ -79,12 +79,13 @@ class FrozenEncoders:
             model.image_encoder.eval().requires_grad_(False)
 
 
-def find(encoders: str | Path | None, pooling: Pooling | None = None) -> FrozenEncoders:
+def find(encoders: str | Path | None, pooling: Pooling | None = None, *, photos: bool = True) -> FrozenEncoders:
     """Recognises what a folder holds; a name is not looked up yet.
 
     Args:
         encoders: folder or name, see above; None for our defaults on the hubs.
         pooling: what the recipe says; None reads it from the text encoder's folder (sentence encoders say so there).
+        photos: whether a ResNet50 must be there; where none is wanted, none needs to be.
 
     Raises:
         RecipeError: no folder, or a part is missing in it.
@@ -103,11 +104,14 @@ def find(encoders: str | Path | None, pooling: Pooling | None = None) -> FrozenE
     resnets = [name for name in _RESNETS if (root / name).is_file()]
     texts = {file.parent.name: file.parent for file in sorted(root.glob("*/config.json"))}
     texts = {name: folder for name, folder in texts.items() if (folder / "tokenizer.json").is_file()}
-    if not resnets or not texts:
-        wanted = " or ".join(_RESNETS) if not resnets else "a text encoder's folder with config.json and tokenizer.json"
-        raise RecipeError(f"{root} lacks {wanted}")
+    if photos and not resnets:
+        raise RecipeError(f"{root} lacks {' or '.join(_RESNETS)}")
+    if not texts:
+        raise RecipeError(f"{root} lacks a text encoder's folder with config.json and tokenizer.json")
     chosen = next((name for name in _PREFERRED if name in texts), min(texts))
     text = texts[chosen]
+    if not photos:
+        return FrozenEncoders(str(text), None, "v1.5", pooling or _pooling_of(text))
     return FrozenEncoders(str(text), root / resnets[0], _RESNETS[resnets[0]], pooling or _pooling_of(text))
 
 

@@ -61,13 +61,14 @@ class FusionStep:
         return Inputs(self.dataset.taxonomy, self.dataset.targets, text, image)
 
     def of_share(self, share: float) -> "FusionStep":
-        """Learning from a share of the groups, in about as many steps of the optimiser.
+        """Learning from a share of the groups, in about as many steps of the optimiser, with patience for as many.
 
         Raises:
             RecipeError: not a listing is in it.
         """
         fusion = self.recipe.fusion
-        longer = fusion.model_copy(update={"epochs": math.ceil(fusion.epochs / share)})
+        patience = None if fusion.patience is None else math.ceil(fusion.patience / share)
+        longer = fusion.model_copy(update={"epochs": math.ceil(fusion.epochs / share), "patience": patience})
         rows = share_of_groups(self.dataset, self.train_rows, share)
         if not len(rows):
             raise RecipeError(f"a share of {share:g} of the training part holds no listing")
@@ -84,6 +85,10 @@ class FusionStep:
         """Trains one model; returns the encoders that it ends up with, the model without them, and how it went.
 
         Where the encoders are not those that were given, `inputs` were made by others: make them again.
+
+        Raises:
+            RecipeError: blocks to tune that have no photos to learn from, or more layers than the text encoder has.
+            DataError: not enough disk for what the frozen blocks make of the photos.
         """
         recipe, rows = self.recipe.fusion, (self.train_rows, self.select_rows)
         if not self.tunes(config):
@@ -100,6 +105,10 @@ class FusionStep:
     def _sources(self, encoders: Encoders, config: ModelConfig) -> Sources:
         tune, stem, photos = self.recipe.fusion.tune, None, None
         if tune.image_blocks and config.reads_image:
+            if self.dataset.photo_vectors is not None:
+                raise RecipeError(
+                    f"{self.dataset.name} brings photo vectors: without photos no image block can be tuned"
+                )
             if tune.views > 1:
                 photos = Photos(self.dataset, encoders.preprocessing, tune.views)
             else:

@@ -5,12 +5,13 @@ After train.py, which fills it; before the demo and the tables, which show it.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from training.baselines import Baseline
 from training.errors import TrainingError
+from training.splits import SHARES
 
 REPORT = "report.json"
 
@@ -46,6 +47,9 @@ class Report:
         models: by name: cross, concat, text, image.
         skipped: bad rows of the data, as (line, column, reason).
         seconds: wall clock of each step.
+        lost_photos: photos that the data name and that could not be fetched, read or decoded, as (line, column,
+            reason); their listings are there without.
+        shares: of the split's parts.
     """
 
     folder: Path
@@ -61,6 +65,8 @@ class Report:
     baselines: Sequence[Baseline]
     skipped: Sequence[tuple[int, str, str]]
     seconds: Mapping[str, float]
+    lost_photos: Sequence[tuple[int, str, str]] = ()  # earlier reports do not say: then none, and the usual shares
+    shares: Mapping[str, float] = field(default_factory=lambda: SHARES)
 
     def bundle(self, name: str) -> Path:
         """The folder of one model's bundle."""
@@ -93,6 +99,7 @@ class Report:
             data["baselines"] = [Baseline(**plain) for plain in data["baselines"]]
             data["held"] = [(id_, tuple(path_ids)) for id_, path_ids in data["held"]]
             data["skipped"] = [tuple(bad) for bad in data["skipped"]]
+            data["lost_photos"] = [tuple(lost) for lost in data.get("lost_photos", ())]
             return cls(folder=Path(folder), **data)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise TrainingError(f"{path} is not a report of this version: train again ({error!r})") from error

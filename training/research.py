@@ -9,6 +9,7 @@
 
 Each call writes a bundle (models/text, models/image, models/cross or models/concat) that runs by itself; the third
 takes the encoders of the first two, weight for weight. Flags not given are the recipe's (`--recipe`, seed_kakao).
+Of Kakao Arena's chunks, whose photos are vectors, image, cross and concat can be measured and not served.
 Unlike there, train and validation rows are the same in every call, a frozen encoder has no dropout, the class "absent"
 can be predicted, and nothing is pickled.
 

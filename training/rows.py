@@ -24,6 +24,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mmcat.errors import PhotoError
 from mmcat.taxonomy import Taxonomy
 from training.errors import DataError
 
@@ -42,7 +43,7 @@ class Row:
     Args:
         path: ids from the main level to the stop level; () where the truth is not known (then it is for prediction).
         group: rows of one group never fall into different parts of a split ("" stands for a group of its own).
-        photo: gives the photo's bytes; None where the listing has none.
+        photo: gives the photo's bytes, or raises PhotoError where they cannot be read; None where the listing has none.
     """
 
     id: str
@@ -53,6 +54,13 @@ class Row:
     brand: str = ""
     maker: str = ""
     model: str = ""
+
+    def photo_bytes(self) -> bytes | None:
+        """What `photo` gives; None where the listing has no photo, or none that can be read."""
+        try:
+            return None if self.photo is None else self.photo()
+        except PhotoError:
+            return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +133,12 @@ class Rows(Sequence[Row]):
         """A column of numbers, in memory: 8 bytes a row."""
         chunks = [chunk.to_numpy(zero_copy_only=False) for chunk in self.column(name).chunks]
         return np.concatenate([np.zeros(0, np.int64), *chunks]).astype(np.int64, copy=False)
+
+    @property
+    def with_photo(self) -> npt.NDArray[np.bool_]:
+        """[N]: whether the row names a photo, be it usable or not."""
+        chunks = [chunk.is_valid().to_numpy(zero_copy_only=False) for chunk in self.column("photo").chunks]
+        return np.concatenate([np.zeros(0, np.bool_), *chunks])
 
     def _row(self, cells: dict[str, Any]) -> Row:
         path, photo = cells.pop("path"), cells.pop("photo")

@@ -15,7 +15,7 @@ from typing import Literal
 from mmcat.taxonomy import Taxonomy
 from training.data import Dataset
 from training.errors import RecipeError
-from training.features import fingerprint, titles
+from training.features import titles
 from training.hardware import processes
 from training.journal import TRACKERS
 from training.ledger import note_test_look
@@ -141,14 +141,14 @@ class Run:
         yield
         self.seconds[step] = round(self.seconds.get(step, 0.0) + time.monotonic() - begun, 1)
 
-    def keep(self, trained: Encoders | None = None) -> Keep:
-        """What is kept of a step, and which run it belongs to."""
+    def keep(self, encoders: Encoders) -> Keep:
+        """What is kept of a step that starts from these encoders, and which run it belongs to."""
         facts = {
             "recipe": self.recipe.model_dump_json(),
             "split": self.split.fingerprint,
             "data": self._contents,
             "seed": str(self.seed),
-            "encoders": "" if trained is None else fingerprint(trained.model),
+            "set of encoders": encoders.fingerprint,
         }
         return Keep(
             checkpoints=self.out / CHECKPOINTS,

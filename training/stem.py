@@ -1,36 +1,37 @@
 """What the frozen blocks of the image encoder make of every photo, once, and the blocks after them on top of it.
 
 ResNet50's 16 bottleneck blocks are counted from the last. The encoder is run once over all rows; the output of the last
-frozen block (and of layer3, where the encoder's vector is made of it too) is kept in half precision on disk: 64 kB a
-photo of 128 px where layer4's last block is tuned.
+frozen block (and of layer3, where the encoder's vector is made of it too) is kept in half precision in a feature store:
+64 kB a photo of 128 px where layer4's last block is tuned.
 
 After features.py; before tune.py.
 """
 
 import copy
 import hashlib
-import os
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from mmcat.model import CategoryModel, ImageEncoder
 from mmcat.normalisation import Normalisation
+from mmcat.photos import Pixels
 from mmcat.preparation import Preprocessing
 from training.data import Dataset
-from training.features import fingerprint, pixels
+from training.features import fingerprint, photo_settings, pixels
 from training.order import Rows
-from training.progress import Progress, chunks
+from training.progress import Progress
+from training.store import Block, Features, Layout, stored
 from training.task import Arguments
 
 _STAGES = {"layer1": 3, "layer2": 4, "layer3": 6, "layer4": 3}  # bottleneck blocks of each
-_PHOTOS = 32
+_PHOTOS = 32  # rows per run of the encoder, as in features.py
 
 
 class _Recall(nn.Module):
@@ -47,32 +48,38 @@ class Stem:
     """Kept outputs of frozen blocks, and an encoder that goes on from them.
 
     Args:
-        kept: by the module's name inside the trunk, float16 [N, Y, Y, C], memory-mapped.
+        kept: one place for each photo, in which the outputs lie one after the other.
+        shapes: of these outputs, [Y, Y, C] each, by the module's name inside the trunk.
         encoder: with its frozen part replaced by what is kept.
         tail: the blocks that are tuned.
     """
 
-    kept: dict[str, npt.NDArray[np.float16]]
+    kept: Features
+    shapes: dict[str, torch.Size]
     encoder: nn.Module
     tail: nn.ModuleList
 
     def take(self, rows: Rows) -> Arguments:
-        """Arguments "kept0", … for these rows, float16 [B, Y, Y, C]."""
-        return {f"kept{place}": torch.from_numpy(values[rows]) for place, values in enumerate(self.kept.values())}
+        """Arguments "kept0", … for these rows, float32 [B, Y, Y, C]; zeros where a listing has no photo."""
+        kept_B1W, _, _ = self.kept.take(rows)
+        shapes = self.shapes.values()
+        outputs = torch.split(kept_B1W[:, 0], [math.prod(shape) for shape in shapes], dim=1)
+        parted = zip(outputs, shapes, strict=True)
+        return {f"kept{place}": out_BW.reshape(-1, *shape) for place, (out_BW, shape) in enumerate(parted)}
 
     def finish(self, kept: Sequence[Tensor]) -> Tensor:
         """Runs the tail; gives what `CategoryModel.encode_image` would: [B, N, D]."""
-        for name, value in zip(self.kept, kept, strict=True):
+        for name, value in zip(self.shapes, kept, strict=True):
             recall = self.encoder.get_submodule(f"trunk.{name}")
             assert isinstance(recall, _Recall)  # noqa: S101  `onto` put it there
-            recall.kept = value.float().permute(0, 3, 1, 2)  # channels-last without a copy
+            recall.kept = value.permute(0, 3, 1, 2)  # channels-last without a copy
         image_BND: Tensor = self.encoder(kept[0])
         return image_BND
 
     def onto(self, encoder: ImageEncoder) -> "Stem":
         """The same kept outputs, to go on with the blocks of this encoder: tuning them tunes it."""
-        blocks = _tail_names(self.kept)
-        return replace(self, encoder=_without_stem(encoder, list(self.kept), blocks), tail=_modules(encoder, blocks))
+        blocks = _tail_names(list(self.shapes))
+        return replace(self, encoder=_without_stem(encoder, list(self.shapes), blocks), tail=_modules(encoder, blocks))
 
 
 def make_stem(
@@ -82,16 +89,38 @@ def make_stem(
 
     Args:
         blocks: to be tuned, 1 to 9.
+
+    Raises:
+        DataError: not enough disk.
     """
     encoder = model.image_encoder
     assert encoder is not None  # noqa: S101  the caller builds models that read photos
     names = _kept_names(blocks, "layer3" in model.config.image_layers)
-    key = _key(dataset, encoder, preprocessing)
-    paths = {name: folder / f"stem-{name.replace('.', '-')}-{key}.npy" for name in names}
-    if not all(path.exists() for path in paths.values()):
-        _compute(dataset, encoder, preprocessing, paths, progress)
-    kept = {name: np.load(path, mmap_mode="r") for name, path in paths.items()}
-    return Stem(kept, encoder, nn.ModuleList())
+    device = next(encoder.parameters()).device
+    encoder.eval().to(memory_format=torch.channels_last)
+    normalisation = Normalisation(preprocessing).to(device)
+    blank_1XXC = np.zeros((1, preprocessing.px, preprocessing.px, 3), np.uint8)
+
+    with torch.inference_mode(), _outputs(encoder, names) as seen:
+
+        def run(pixels_KXXC: Pixels) -> dict[str, Tensor]:
+            encoder(normalisation(torch.from_numpy(pixels_KXXC).to(device)))
+            return {name: seen[name].permute(0, 2, 3, 1) for name in names}
+
+        def compute(rows: range) -> Block:
+            pixels_KXXC, have = pixels(dataset.rows[rows.start : rows.stop], preprocessing)
+            runs = have.astype(np.int32)[:, None]
+            if not have.any():
+                return np.zeros((0, layout.width), layout.dtype), runs
+            outputs = [out_KYYC.flatten(1) for out_KYYC in run(pixels_KXXC).values()]
+            return torch.cat(outputs, dim=1).half().cpu().numpy(), runs
+
+        shapes = {name: out_1YYC.shape[1:] for name, out_1YYC in run(blank_1XXC).items()}
+        width = sum(map(math.prod, shapes.values()))
+        layout = Layout(len(dataset), width, len(dataset), np.dtype(np.float16), block=_PHOTOS)
+        place = folder / f"stem-{_key(dataset, encoder, names, preprocessing)}-{layout.dtype.name}"
+        kept = stored(place, layout, compute, progress, "photos up to the tuned blocks")
+    return Stem(kept, shapes, encoder, nn.ModuleList())
 
 
 def last_blocks(encoder: ImageEncoder, count: int) -> nn.ModuleList:
@@ -111,9 +140,9 @@ def _kept_names(blocks: int, with_layer3: bool) -> list[str]:
     return ["layer3", whole] if with_layer3 and stage == "layer4" else [whole]
 
 
-def _tail_names(kept: dict[str, Any]) -> list[str]:
+def _tail_names(kept: Sequence[str]) -> list[str]:
     names = _block_names()
-    stage, _, block = list(kept)[-1].partition(".")
+    stage, _, block = kept[-1].partition(".")
     return names[names.index(f"{stage}.{block or _STAGES[stage] - 1}") + 1 :]
 
 
@@ -135,47 +164,24 @@ def _without_stem(encoder: ImageEncoder, kept: Sequence[str], tail: Sequence[str
     return bare
 
 
-def _compute(
-    dataset: Dataset, encoder: ImageEncoder, preprocessing: Preprocessing, paths: dict[str, Path], progress: Progress
-) -> None:
-    """Runs the frozen encoder once; a run that dies half-way leaves nothing."""
-    device = next(encoder.parameters()).device
-    encoder.eval().to(memory_format=torch.channels_last)
-    normalisation = Normalisation(preprocessing).to(device)
-    beside = {name: path.with_name(f".{path.name}.{os.getpid()}") for name, path in paths.items()}
+@contextmanager
+def _outputs(encoder: ImageEncoder, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
+    """What these modules of the trunk gave in the encoder's last run, by their names."""
     seen: dict[str, Tensor] = {}
-    files: dict[str, np.memmap[Any, np.dtype[np.float16]]] = {}
     hooks = [
         encoder.trunk.get_submodule(name).register_forward_hook(lambda _m, _i, out, name=name: seen.update({name: out}))
-        for name in paths
+        for name in names
     ]
-    next(iter(paths.values())).parent.mkdir(parents=True, exist_ok=True)
     try:
-        with torch.inference_mode():
-            for rows in chunks(range(len(dataset)), _PHOTOS, progress, "photos up to the tuned blocks"):
-                pixels_BXXC, there = pixels([dataset.rows[row] for row in rows], preprocessing)
-                if not there.any():
-                    continue
-                encoder(normalisation(torch.from_numpy(pixels_BXXC).to(device)))
-                for name, out_BCYY in seen.items():
-                    out_BYYC = out_BCYY.permute(0, 2, 3, 1).half().cpu().numpy()
-                    if name not in files:
-                        shape = (len(dataset), *out_BYYC.shape[1:])
-                        files[name] = np.lib.format.open_memmap(beside[name], "w+", np.float16, shape)
-                    files[name][np.array(rows)[there]] = out_BYYC
-        for name, values in files.items():
-            values.flush()
-            beside[name].replace(paths[name])
+        yield seen
     finally:
         for hook in hooks:
             hook.remove()
-        for path in beside.values():
-            path.unlink(missing_ok=True)
 
 
-def _key(dataset: Dataset, encoder: ImageEncoder, preprocessing: Preprocessing) -> str:
-    facts = (fingerprint(encoder), preprocessing.px, preprocessing.fit, preprocessing.fill, preprocessing.max_pixels)
+def _key(dataset: Dataset, encoder: ImageEncoder, names: Sequence[str], preprocessing: Preprocessing) -> str:
+    facts = (fingerprint(encoder), *names, photo_settings(preprocessing))
     digest = hashlib.sha256(repr(facts).encode())
     for row in dataset.rows:
-        digest.update(hashlib.sha256(row.photo() if row.photo is not None else b"").digest())
+        digest.update(hashlib.sha256(row.photo_bytes() or b"").digest())
     return digest.hexdigest()[:24]

@@ -3,7 +3,8 @@
 After recipe.py, encoders.py, frozen.py, earlier.py; before features.py, which runs what comes out of here once.
 """
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +21,7 @@ from mmcat.text import Tokenizer
 from training import features
 from training.data import Dataset
 from training.encoders import Lesson, RowPixels, train_image_encoder, train_text_encoder
-from training.errors import DataError
+from training.errors import DataError, RecipeError
 from training.frozen import FrozenEncoders, find
 from training.morphemes import splitter
 from training.order import Rows
@@ -47,6 +48,13 @@ class Encoders:
     preprocessing: Preprocessing
     singles: Mapping[str, CategoryModel] = field(default_factory=dict)
 
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 hex of all weights, as they are now, and of how titles come to them."""
+        tokenizer = None if self.tokenizer is None else self.tokenizer.definition
+        facts = (features.fingerprint(self.model), self.model.config, tokenizer)
+        return hashlib.sha256(repr(facts).encode()).hexdigest()
+
     def config(
         self, modality: Modality, fusion: Literal["concat", "cross"], flat_paths: int | None = None
     ) -> ModelConfig:
@@ -58,10 +66,14 @@ class Encoders:
         shape = self.model.config.to_json() | {"modality": modality, "fusion": fusion}
         if flat_paths is not None:
             shape["classes"] = (flat_paths,)
-        return ModelConfig.from_json(shape | ({"text_encoder": None} if modality == "image" else {}))
+        if modality == "image":
+            shape["text_encoder"] = None
+        if modality == "text":
+            shape["given_photo_width"] = None
+        return ModelConfig.from_json(shape)
 
     def attach(self, model: CategoryModel) -> CategoryModel:
-        """Gives a fusion that was trained on features the encoders that made them."""
+        """Gives a fusion that was trained on features the encoders that made them; of given vectors there is none."""
         if model.config.reads_text:
             model.text_encoder = self.model.text_encoder
         if model.config.reads_image:
@@ -77,6 +89,7 @@ class EncoderSteps:
         modality: what the models of this run read.
         encoders: folder or names, see training.frozen.
         earlier: bundles of earlier steps, by "text" and "image": their encoders are taken as they are.
+        keep: what is kept of steps that start from the encoders given to it.
     """
 
     dataset: Dataset
@@ -89,15 +102,16 @@ class EncoderSteps:
     encoders: str | Path | None = None
     earlier: Mapping[str, LoadedBundle] = field(default_factory=dict)
     device: str = "cpu"
-    keep: Keep = NOTHING
+    keep: Callable[[Encoders], Keep] = field(default=lambda _: NOTHING)
 
     def run(self) -> Encoders:
         """Blocks for seconds where encoders come trained, for minutes where they learn, on the network for names.
 
         Raises:
             DataError: no title, or no photo, to learn from.
-            RecipeError: encoders that are not there.
+            RecipeError: encoders that are not there, or an image encoder is to learn and the data brings its vectors.
         """
+        self._check_given()
         preprocessing = preprocessing_of(self.recipe)
         titles = features.titles(self.dataset, preprocessing)
         found = self._found()
@@ -111,13 +125,33 @@ class EncoderSteps:
                 for name in self._learning()
             }
         self._fill(model, found)
+        keep = self.keep(given)  # before anything learns: a step that is resumed must have started from the same
         if "text" in singles:
-            self._learn_text(singles["text"], given, titles)
+            self._learn_text(singles["text"], given, titles, keep)
         if "image" in singles:
-            self._learn_image(singles["image"], preprocessing)
+            self._learn_image(singles["image"], preprocessing, keep)
         for one in (model, *singles.values()):
             one.to(self.device).eval().requires_grad_(False)
         return Encoders(model, tokenizer, preprocessing, singles)
+
+    @property
+    def _given(self) -> int | None:
+        """Width of the photo vectors that the data brings, where they are read."""
+        return None if self.modality == "text" else self.dataset.given_photo_width
+
+    def _check_given(self) -> None:
+        if self._given is None:
+            return
+        name = self.dataset.name
+        if "image" in self._learning() or self.recipe.fusion.tune.image_blocks:
+            raise RecipeError(
+                f"{name} brings photo vectors and no photos, from which an image encoder could learn: leave out"
+                " image_training and fusion.tune.image_blocks"
+            )
+        self.progress.say(
+            f"{name} brings photo vectors of width {self._given}: no ResNet50 is loaded, and what reads them can be"
+            " measured and not served"
+        )
 
     def _learning(self) -> list[Literal["text", "image"]]:
         """The encoders that this run trains."""
@@ -130,11 +164,14 @@ class EncoderSteps:
         ]
 
     def _needs(self, name: Literal["text", "image"]) -> bool:
+        """Whether the run is to find this encoder's weights."""
+        if name == "image" and self._given is not None:
+            return False
         return self.modality in (name, "both") and name not in self.earlier
 
     def _found(self) -> FrozenEncoders | None:
         needed = self.recipe.encoders == "pretrained" and (self._needs("text") or self._needs("image"))
-        return find(self.encoders, self.recipe.text.pooling) if needed else None
+        return find(self.encoders, self.recipe.text.pooling, photos=self._needs("image")) if needed else None
 
     def _tokenizer(self, found: FrozenEncoders | None, titles: Sequence[str], max_tokens: int) -> Tokenizer | None:
         if self.modality == "image":
@@ -146,9 +183,9 @@ class EncoderSteps:
         text, own = self.recipe.text, [titles[row] for row in self.train if titles[row]]
         if not own:
             raise DataError(f"{self.dataset.name}: no listing with a title to train on")
-        if text.tokenizer == "wordpiece":
-            return Tokenizer.train_wordpiece(own, text.vocabulary, max_tokens)
-        return Tokenizer.train_bpe(own, text.vocabulary, max_tokens, splitter() if text.morphemes else None)
+        if text.tokenizer == "bpe":
+            return Tokenizer.train_bpe(own, text.pieces, max_tokens, splitter() if text.morphemes else None)
+        return Tokenizer.train_wordpiece(own, text.pieces, max_tokens)
 
     def _config(self, found: FrozenEncoders | None, tokenizer: Tokenizer | None) -> ModelConfig:
         recipe, fusion = self.recipe, self.recipe.fusion
@@ -177,16 +214,19 @@ class EncoderSteps:
             heads=fusion.heads,
             dropout=fusion.dropout,
             members=fusion.members,
+            given_photo_width=self._given,
         )
 
     def _fill(self, model: CategoryModel, found: FrozenEncoders | None) -> None:
         if found is not None:
             found.fill(model, text=self._needs("text"), image=self._needs("image"))
         for name, loaded in self.earlier.items():
+            if name == "image" and self._given is not None:
+                continue  # its heads learned on the data's own vectors
             target, source = getattr(model, f"{name}_encoder"), getattr(loaded.model, f"{name}_encoder")
             target.load_state_dict(source.state_dict())  # strict: a weight too many or too few is an error
 
-    def _learn_text(self, single: CategoryModel, given: Encoders, titles: Sequence[str]) -> None:
+    def _learn_text(self, single: CategoryModel, given: Encoders, titles: Sequence[str], keep: Keep) -> None:
         learning, tokenizer = self.recipe.text_training, given.tokenizer
         assert learning is not None  # noqa: S101  `_learning` has looked
         assert tokenizer is not None  # noqa: S101  as above
@@ -194,17 +234,17 @@ class EncoderSteps:
         lesson = self._lesson(there, "title")
         train_text_encoder(
             single.requires_grad_(True), tokenizer, titles, lesson, learning,
-            seed=self.seed, progress=self.progress, device=self.device, keep=self.keep,
+            seed=self.seed, progress=self.progress, device=self.device, keep=keep,
         )  # fmt: skip
 
-    def _learn_image(self, single: CategoryModel, preprocessing: Preprocessing) -> None:
+    def _learn_image(self, single: CategoryModel, preprocessing: Preprocessing, keep: Keep) -> None:
         learning = self.recipe.image_training
         assert learning is not None  # noqa: S101  `_learning` has looked
         seen = np.concatenate([self.train, self.select] if learning.patience is not None else [self.train])
         pixels, there = self._photos(np.sort(seen), preprocessing)
         train_image_encoder(
             single.requires_grad_(True), pixels, self._lesson(there, "photo"), learning, preprocessing,
-            seed=self.seed, progress=self.progress, device=self.device, keep=self.keep,
+            seed=self.seed, progress=self.progress, device=self.device, keep=keep,
         )  # fmt: skip
 
     def _lesson(self, there: Any, what: str) -> Lesson:

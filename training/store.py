@@ -54,6 +54,7 @@ class Features:
         views: augmentations of each row; view 0 is the row as it is.
         least: places that every batch has at least: where all runs are equally long (a grid), a batch of rows without
             photos has the shape of the others.
+        name: of the store, which holds everything that the contents depend on; "" of vectors in memory.
     """
 
     vectors: Array
@@ -62,6 +63,7 @@ class Features:
     lengths: npt.NDArray[np.int32] | None = None
     views: int = 1
     least: int = 1
+    name: str = ""
 
     def __len__(self) -> int:
         return len(self.there)
@@ -177,7 +179,7 @@ def read(folder: Path) -> Features:
         raise DataError(f"{folder} is not a feature store ({error}): remove it to make it again") from error
     if not whole:
         raise DataError(f"{folder} is cut off or of another format: remove it to make it again")
-    return Features(vectors, lengths[:, 0] > 0, starts, lengths, views, least)
+    return Features(vectors, lengths[:, 0] > 0, starts, lengths, views, least, folder.name)
 
 
 def _fill(partial: Path, layout: Layout, compute: Callable[[range], Block], progress: Progress, stage: str) -> None:

@@ -11,17 +11,18 @@ training.train` is research.py, the command line of the research code.
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mmcat import bundle
 from mmcat.model import CategoryModel
 from training.baselines import Baseline, baselines
 from training.calibrate import attained, calibrate
-from training.data import Dataset
+from training.data import Dataset, Skipped
 from training.earlier import earlier_bundles
 from training.evaluate import measure_answers
 from training.export import answers_as_served, by_training_rows, export, training_counts
+from training.features import lost_photos
 from training.fusion import Inputs
 from training.fusion_step import FusionStep
 from training.hardware import device_of, processes
@@ -130,15 +131,18 @@ def train(
     if dataset.skipped:
         progress.say(f"{len(dataset.skipped)} bad rows left out, see report.json")
     if dataset.lost_photos:
-        progress.say(f"{len(dataset.lost_photos)} photos could not be fetched, see `mmcat data check`")
+        progress.say(f"{len(dataset.lost_photos)} photos could not be had, see report.json")
     where = split_file(dataset, cache_folder, seed, shares)
     run = Run(dataset, recipe, folder, cache_folder, split, where, seed, progress, device, options)
     with run.timed("encoders"):
         trained = _encoders(run, encoders)
     with world.main_process_first(), run.timed("features"):
         inputs = _step(run).inputs(trained)
+    lost = [] if inputs.image is None else lost_photos(dataset, inputs.image, trained.preprocessing)
+    if lost:
+        progress.say(f"{len(lost)} photos cannot be read or decoded, see report.json")
     models = {name: _model(run, trained, inputs, name) for name in options.models}
-    report = _report(run, models, _plain(run, inputs))
+    report = _report(run, models, _plain(run, inputs), [*dataset.lost_photos, *lost], shares)
     if world.is_main_process:
         report.write()
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # all that they led to is written
@@ -158,7 +162,7 @@ def _encoders(run: Run, encoders: str | Path | None) -> Encoders:
         encoders=encoders,
         earlier=earlier_bundles(run.options.load, run.dataset, run.split.fingerprint, preprocessing),
         device=run.device,
-        keep=run.keep(),
+        keep=run.keep,
     ).run()
 
 
@@ -231,7 +235,13 @@ def _learn(run: Run, trained: Encoders, inputs: Inputs, name: str) -> tuple[Enco
     return encoders, inputs, model, fitted
 
 
-def _report(run: Run, models: Mapping[str, ModelReport], plain: list[Baseline]) -> Report:
+def _report(
+    run: Run,
+    models: Mapping[str, ModelReport],
+    plain: list[Baseline],
+    lost_photos: Sequence[Skipped],
+    shares: Mapping[str, float],
+) -> Report:
     rows = (run.dataset.rows[row] for row in run.rows("test"))
     return Report(
         folder=run.out,
@@ -245,9 +255,15 @@ def _report(run: Run, models: Mapping[str, ModelReport], plain: list[Baseline]) 
         held=[(row.id, row.path) for row in rows],
         models=models,
         baselines=plain,
-        skipped=[(bad.line, bad.column, bad.reason) for bad in run.dataset.skipped],
+        skipped=_told(run.dataset.skipped),
         seconds=run.seconds,
+        lost_photos=_told(lost_photos),
+        shares=shares,
     )
+
+
+def _told(left_out: Sequence[Skipped]) -> list[tuple[int, str, str]]:
+    return [(one.line, one.column, one.reason) for one in sorted(left_out, key=lambda one: one.line)]
 
 
 if __name__ == "__main__":

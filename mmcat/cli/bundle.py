@@ -40,6 +40,7 @@ def show(folder: Folder, as_json: AsJson = False) -> None:
       mmcat bundle show bundles/cross
     """
     from mmcat.bundle import read_manifest
+    from mmcat.family import ModelConfig
 
     manifest, fingerprint = read_manifest(folder)
     if as_json:
@@ -52,6 +53,8 @@ def show(folder: Folder, as_json: AsJson = False) -> None:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     table.add_row("fingerprint", fingerprint)
+    if why_not := ModelConfig.from_json(manifest["model"]).why_not_served:
+        table.add_row("not for service", why_not)
     for name, value in _flat(manifest | {"reference": _sizes(manifest["reference"])}):
         table.add_row(name, _text(value))
     Console(markup=False, highlight=False).print(table)

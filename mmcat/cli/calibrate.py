@@ -38,7 +38,7 @@ def calibrate(
     Example:
       mmcat bundle calibrate bundles/cross listings/ --title-column hard_title
     """
-    from mmcat.bundle import load
+    from mmcat.bundle import check_served, load
     from mmcat.cli.bundles import ENGINES, home
     from mmcat.engines import agreement, int8, quantize
     from mmcat.engines.choice import choose
@@ -51,6 +51,7 @@ def calibrate(
     if not table.is_file():
         raise CommandError(f"there is no table {table}")
     loaded = load(folder)
+    check_served(folder, loaded.config)
     usable = _prepared(loaded, table, count + judge, title_column, photos, allow or [])
     say(f"calibrating on {count} listings")
     graphs = quantize.quantize(loaded, usable[:count])

@@ -113,12 +113,14 @@ def _asked(
         raise CommandError(f"bulk jobs need the extra: pip install 'mmcat[bulk]' ({error})") from error
     from consumer.bulk.rows import ORDER_COLUMN
     from consumer.results import Audit
-    from mmcat.bundle import read_manifest
+    from mmcat.bundle import check_served, read_manifest
     from mmcat.family import ModelConfig
 
     order_by = settings.order_by
     opened = Table.open(table, title_column, order_by if to_topic else None)
     manifest, fingerprint = read_manifest(settings.model.bundle)
+    config = ModelConfig.from_json(manifest["model"])
+    check_served(settings.model.bundle, config)
     parts = opened.parts(PART_ROWS, limit)
     chosen, audit = settings.model, Audit.of(settings.review)
     job = Job(
@@ -139,7 +141,7 @@ def _asked(
         photos=None if photos is None else str(photos.resolve()),
         order_by=order_by if ORDER_COLUMN[order_by] in opened.columns else None,
     )
-    return job, opened, parts, ModelConfig.from_json(manifest["model"]).reads_image
+    return job, opened, parts, config.reads_image
 
 
 def _shape(settings: "Settings", workers: int | None, models: int, address: str | None) -> "Shape":

@@ -156,14 +156,13 @@ def _held(dataset: "Dataset", report: "Report", listings: int, bundles: Path, pa
     """A held part of real listings, thinned evenly where fewer are asked for, and its first listing once more."""
     whole = _rows_of(dataset, report, part)
     rows = [dataset.rows[number] for number in _thinned(whole, listings)]
-    photos = {f"{place}.jpg": row.photo for place, row in enumerate(rows)}
-    names = [name if photo is not None else None for name, photo in photos.items()]
+    photos = {f"{place}.jpg": row for place, row in enumerate(rows)}
+    names = [name if row.photo is not None else None for name, row in photos.items()]
     items = [Item(row.id, row.title, name, row.path) for row, name in zip(rows, names, strict=True)]
     deleted = Item(f"{items[0].product_id}-deleted", items[0].title, items[0].photo, items[0].truth)
 
     def photo(name: str) -> bytes | None:
-        found = photos.get(name)
-        return None if found is None else found()
+        return photos[name].photo_bytes() if name in photos else None
 
     def compare(device: str) -> dict[str, Any]:
         if part != "test":  # the report's figures are the test part's
@@ -182,12 +181,12 @@ def _rows_of(dataset: "Dataset", report: "Report", part: str) -> list[int]:
     from training.ledger import note_test_look
     from training.splits import frozen_split, split_file
 
-    split = frozen_split(dataset, home() / FEATURES, report.seed)
+    split = frozen_split(dataset, home() / FEATURES, report.seed, report.shares)
     if split.fingerprint != report.split_fingerprint:
         raise CommandError(f"{report.folder} was trained by another split of these listings: train it again")
     if part == "test":
         note_test_look(
-            split_file(dataset, home() / FEATURES, report.seed),
+            split_file(dataset, home() / FEATURES, report.seed, report.shares),
             split_fingerprint=split.fingerprint,
             recipe=report.recipe,
             model=f"{dataset.name}-cross",

@@ -1,7 +1,11 @@
-"""`mmcat evaluate`: every figure of a bundle on one part of the data, as table, JSON, HTML report and contest CSV."""
+"""`mmcat evaluate`: every figure of a bundle on one part of the data, as table, JSON, HTML report and contest CSV.
 
+Of Kakao Arena's chunks without categories (dev, test) the contest CSV alone.
+"""
+
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -12,7 +16,9 @@ from mmcat.cli.texts import CommandError, new_app, print_json
 from mmcat.cli.train import SHOP
 
 if TYPE_CHECKING:
+    from mmcat.taxonomy import Taxonomy
     from training.evaluate_bundle import Evaluation
+    from training.figures.answers import Answers
     from training.progress import Progress
 
 app = new_app()
@@ -25,6 +31,10 @@ def evaluate(
     part: Annotated[
         Literal["select", "calibrate", "test"], typer.Option(help="Of the split; test is for what will be reported.")
     ] = "select",
+    chunks: Annotated[
+        Literal["dev", "test"] | None,
+        typer.Option(help="Of Kakao Arena, without categories: only answer them all, into contest.csv and run.json."),
+    ] = None,
     title_column: Annotated[str, typer.Option(help="Column of listings.tsv that holds the titles.")] = "title",
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="For the files; default: under MMCAT_HOME.")
@@ -45,11 +55,20 @@ def evaluate(
       mmcat evaluate bundles/cross --data listings/ --title-column title
       mmcat evaluate bundles/cross --data listings/ --part test --json
       mmcat evaluate bundles/cross --data shop --part test
+      mmcat evaluate models/cross --data kakao/ --chunks dev
     """
     if data != SHOP and not Path(data).is_dir():
         raise CommandError(f"there is no folder {data}; the simulated shop is called {SHOP}")
     from mmcat.cli.progress import StderrProgress
 
+    if chunks is not None:
+        with interruptible(), StderrProgress() as progress:
+            said = _answer(bundle, Path(data), chunks, out, device, progress)
+        if as_json:
+            print_json(said)
+        else:
+            print(f"{said['rows']:,} answers are in {said['files']}/contest.csv")
+        return
     with interruptible(), StderrProgress() as progress:
         evaluation = _evaluate(bundle, data, part, title_column, count, seed, device, progress)
         folder = out or home() / "evaluations" / f"{evaluation.bundle.fingerprint[:12]}-{part}"
@@ -100,23 +119,45 @@ def _evaluate(
     )
 
 
-def _write(evaluation: "Evaluation", folder: Path, suspects: bool, progress: "Progress") -> float:
-    """Writes the four files and gives the official score of the contest's."""
+def _answer(
+    bundle: Path, folder: Path, chunks: str, out: Path | None, device: str, progress: "Progress"
+) -> dict[str, Any]:
+    """Answers listings whose truth is not known; writes the contest's file and what was run, and says where."""
+    from training.evaluate_bundle import predict_chunks
+
+    found = predict_chunks(bundle, folder, chunks, cache=home() / FEATURES, progress=progress, device=device)
+    files = out or home() / "evaluations" / f"{found.bundle.fingerprint[:12]}-{chunks}-chunks"
+    files.mkdir(parents=True, exist_ok=True)
+    _write_contest(files, found.dataset.rows.column("id").to_pylist(), found.answers, found.dataset.taxonomy)
+    _write_json(files / "run.json", found.configuration)
+    return {"rows": len(found.answers), "bad_rows": len(found.dataset.skipped), "files": str(files)}
+
+
+def _write_contest(folder: Path, pids: Sequence[str], answers: "Answers", taxonomy: "Taxonomy") -> None:
+    from training.figures.contest import level_ids, write_csv
+
+    write_csv(folder / "contest.csv", pids, level_ids(answers.expected, taxonomy))
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     import json
 
-    from training.figures.contest import level_ids, official_score, read_csv, write_csv
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def _write(evaluation: "Evaluation", folder: Path, suspects: bool, progress: "Progress") -> float:
+    """Writes the four files and gives the official score of the contest's."""
+    from training.figures.contest import level_ids, official_score, read_csv
     from training.pages.evaluation import evaluation_page
     from training.suspected import suspected_labels
 
     folder.mkdir(parents=True, exist_ok=True)
     taxonomy, targets = evaluation.dataset.taxonomy, evaluation.dataset.targets[evaluation.rows]
     pids = [evaluation.dataset.rows[row].id for row in evaluation.rows.tolist()]
-    write_csv(folder / "contest.csv", pids, level_ids(evaluation.answers.expected, taxonomy))
+    _write_contest(folder, pids, evaluation.answers, taxonomy)
     truth = dict(zip(pids, level_ids(taxonomy.path_classes[targets], taxonomy), strict=True))
-    figures, run = evaluation.to_json(), dict(evaluation.configuration)
-    for name, value in (("evaluation", figures), ("run", run)):
-        text = json.dumps(value, ensure_ascii=False, indent=1)
-        (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+    _write_json(folder / "evaluation.json", evaluation.to_json())
+    _write_json(folder / "run.json", evaluation.configuration)
     suspected = suspected_labels(evaluation, progress) if suspects else None
     (folder / "evaluation.html").write_text(evaluation_page(evaluation, suspected), encoding="utf-8")
     return official_score(read_csv(folder / "contest.csv"), truth)

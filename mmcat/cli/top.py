@@ -1,7 +1,8 @@
 """`mmcat top`: a running service in a terminal, by its /metrics. Changes nothing there."""
 
 import time
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -11,9 +12,11 @@ from mmcat.cli.texts import CommandError, new_app, print_json
 if TYPE_CHECKING:
     from rich.console import Group
 
+    from consumer.settings import HttpSettings
     from mmcat.cli.benchmarks.scrape import Snapshot
 
 app = new_app()
+HIDDEN: Final = "last results: on the service's own machine, or with the token of http.token"
 
 
 @app.command()
@@ -24,14 +27,17 @@ def top(
     config: Config = None,
     as_json: Annotated[bool, typer.Option("--json", help="As --once, JSON on stdout.")] = False,
 ) -> None:
-    """Watch a running service: lag, listings/s, busy stages, batch size, and what holds it up. Ctrl-C ends it.
+    """Watch a running service: lag, listings/s, stages, batch size, last results, what holds it up. Ctrl-C ends it.
+
+    The last results are told on the service's own machine only, or with the token of http.token.
 
     \b
     Examples:
       mmcat top
       mmcat top --url http://10.0.0.7:9464 --once
     """
-    address = url or f"http://127.0.0.1:{load_settings(config).http.port}"
+    http = load_settings(config).http
+    address = url or f"http://127.0.0.1:{http.port}"
     if not address.startswith(("http://", "https://")):
         raise CommandError(f"{address} is not an address of a service: http://HOST:PORT")
     from rich.console import Console
@@ -40,22 +46,23 @@ def top(
     before = _look(address)
     time.sleep(every)
     now = _look(address)
+    last = _last(address, http)
     if as_json:
-        print_json(figures(before, now))
+        print_json({**figures(before, now), "last_results": last})
         return
     console = Console()
     if once:
-        console.print(view(address, before, now))
+        console.print(view(address, before, now, last))
         return
-    with Live(view(address, before, now), console=console, auto_refresh=False) as live:
+    with Live(view(address, before, now, last), console=console, auto_refresh=False) as live:
         while True:
             time.sleep(every)
             try:
-                before, now = now, _look(address)
+                before, now, last = now, _look(address), _last(address, http)
             except CommandError as error:  # restarted, perhaps: that is when one watches
                 live.update(f"{error}; asking again every {every:g} s", refresh=True)
             else:
-                live.update(view(address, before, now), refresh=True)
+                live.update(view(address, before, now, last), refresh=True)
 
 
 def figures(before: "Snapshot", now: "Snapshot") -> dict[str, object]:
@@ -76,8 +83,12 @@ def figures(before: "Snapshot", now: "Snapshot") -> dict[str, object]:
     }
 
 
-def view(address: str, before: "Snapshot", now: "Snapshot") -> "Group":
-    """The same for people: a table, and the bottleneck in a line below."""
+def view(address: str, before: "Snapshot", now: "Snapshot", last: Sequence[Mapping[str, Any]] | None) -> "Group":
+    """The same for people: a table, the last results, and the bottleneck in a line below.
+
+    Args:
+        last: the newest first; None: the service does not tell us.
+    """
     from rich.console import Group
     from rich.table import Table
 
@@ -93,11 +104,25 @@ def view(address: str, before: "Snapshot", now: "Snapshot") -> "Group":
     shown.add_row("held", f"{now.held[0]:,.0f} of {now.held[1]:,.0f}")
     shown.add_row("listings per batch", f"{found['batch']:.1f}")
     shown.add_row("mean end to end", f"{found['end_to_end_s']:.3f} s")
-    return Group(shown, now.line())
+    newest = Table(title="last results", show_header=False, min_width=60)
+    for one in last or ():
+        depth = f"safe to level {one['safe_level']}" if one["safe_level"] else "review"
+        newest.add_row(one["product_id"], " › ".join(one["path"]), f"{one['probability']:.2f}", depth)
+    return Group(shown, *([newest] if last else []), *([] if last is not None else [HIDDEN]), now.line())
 
 
 def _numbers(found: object) -> dict[str, float]:
     return found if isinstance(found, dict) else {}
+
+
+def _last(address: str, http: "HttpSettings") -> Sequence[Mapping[str, Any]] | None:
+    from mmcat.cli.service_port import command
+
+    try:
+        told: list[Mapping[str, Any]] = command(address, http, "last-results", {})["results"]
+    except CommandError:
+        return None
+    return told
 
 
 def _look(address: str) -> "Snapshot":

@@ -96,5 +96,14 @@ def _tell(report: "Report", out: Path, as_json: bool) -> None:
     print(f"path accuracy on the part {report.measured_on}:")
     for name, value in sorted(accuracy.items(), key=lambda pair: -pair[1]):
         print(f"  {value:.3f}  {name}")
-    made = next(name for name in ("cross", "concat", "flat", "text", "image") if name in report.models)
-    print(f"bundles and report.json are in {out}; try: mmcat predict 'a title' --bundle {out / made}")
+    made = (out / name for name in ("cross", "concat", "flat", "text", "image") if name in report.models)
+    served = (folder for folder in made if _is_served(folder))
+    hint = next((f"; try: mmcat predict 'a title' --bundle {folder}" for folder in served), "")
+    print(f"bundles and report.json are in {out}{hint}")
+
+
+def _is_served(folder: Path) -> bool:
+    from mmcat.bundle import read_manifest
+    from mmcat.family import ModelConfig
+
+    return ModelConfig.from_json(read_manifest(folder)[0]["model"]).why_not_served is None

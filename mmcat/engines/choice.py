@@ -13,10 +13,12 @@ import hashlib
 import json
 import platform
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -32,6 +34,8 @@ from mmcat.errors import ModelError
 from mmcat.paths import PathIndex
 
 ENGINES = ("auto", "eager", "cpu", "compiled")
+T = TypeVar("T")
+
 _MARGIN = 1.05  # an engine that is not even so much faster is not worth another
 
 
@@ -64,7 +68,8 @@ def choose(
             raise ModelError(f"engine {engine} has no int8: use engine cpu or auto")
         engine = "cpu"
     if engine == "compiled":
-        return CompiledEngine(loaded.model, loaded.preprocessing, device, precision), "asked for"
+        kept = None if cache is None else cache / "compiled" / f"{loaded.fingerprint[:16]}-{torch.__version__}"
+        return CompiledEngine(loaded.model, loaded.preprocessing, device, precision, cache=kept), "asked for"
     if engine == "eager":
         return _eager(loaded, device, precision), "asked for"
     why_not = _why_not(device, precision, automatic=engine == "auto")
@@ -156,21 +161,25 @@ class _Candidates:
         wanted = [one for one in ("int8", "bf16", "fp32") if _has(one)] if precision == "auto" else [precision]
         if self._quantized is None and "int8" in wanted:
             wanted.remove("int8")
-        try:
-            verdicts = {one: self._verdict(one) for one in wanted}
-            # Who asks for bf16 asks for its rounding.
-            agree = [one for one in wanted if precision != "auto" or verdicts[one].keeps(PROMISES[one])]
-            best = max(agree, key=lambda one: verdicts[one].faster, default=None)
-            if best is not None and verdicts[best].faster >= _MARGIN:
+        verdicts = {one: told for one in wanted if (told := self._tried(self._verdict, one)) is not None}
+        # Who asks for bf16 asks for its rounding.
+        agree = [one for one in verdicts if precision != "auto" or verdicts[one].keeps(PROMISES[one])]
+        for best in sorted(agree, key=lambda one: -verdicts[one].faster):
+            if verdicts[best].faster >= _MARGIN and (chosen := self._tried(self._cpu, best)) is not None:
                 self._reasons[:0] = [f"{best}: {verdicts.pop(best)}"]
                 self._tell(verdicts, agree, "slower")
-                chosen = self._cpu(best)
                 self._loaded.weights.release()
                 return chosen, "; ".join(self._reasons)
-            self._tell(verdicts, agree, "no faster")
-        except ModelError as error:
-            self._reasons.append(f"the CPU engine could not be made: {error}")
+        self._tell(verdicts, agree, "no faster")
         return _eager(self._loaded, "cpu", precision), "; ".join(self._reasons)
+
+    def _tried(self, make: Callable[[str], T], precision: str) -> T | None:
+        """None, and why, where this CPU engine cannot be made: another may be."""
+        try:
+            return make(precision)
+        except ModelError as error:
+            self._reasons.append(f"the CPU engine in {precision} could not be made: {error}")
+            return None
 
     def _tell(self, verdicts: dict[str, Verdict], agree: list[str], else_: str) -> None:
         for one, verdict in verdicts.items():

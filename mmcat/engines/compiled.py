@@ -12,13 +12,17 @@ was at hand yet: recording is the part that has never run, so "auto" does not ta
 After eager.py; before choice.py.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmcat.engines.base import Ids
 from mmcat.engines.eager import EagerEngine
 from mmcat.errors import ModelError
 from mmcat.model import CategoryModel
@@ -38,6 +42,8 @@ class CompiledEngine(EagerEngine):
     Args:
         model, preprocessing, device, precision: as of EagerEngine.
         backend: of torch.compile; "tensorrt" where torch_tensorrt is installed and imported.
+        cache: a folder where Inductor keeps its kernels for the next start, of this whole process; None: where it
+            always does, under the system's temporary folder.
 
     Raises:
         ModelError: no such device or precision, or the model cannot be compiled.
@@ -50,7 +56,10 @@ class CompiledEngine(EagerEngine):
         device: str = "auto",
         precision: str = "auto",
         backend: str = "inductor",
+        cache: Path | None = None,
     ) -> None:
+        if cache is not None:
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache)  # Triton's lie within it
         super().__init__(model, preprocessing, device, precision)
         self.name = f"compiled-{self._device.type}"
         self._lengths = lengths(preprocessing.max_tokens)
@@ -94,6 +103,13 @@ class CompiledEngine(EagerEngine):
             longer = (0, self._length(text_mask_BT.shape[1]) - text_mask_BT.shape[1])
             text_BTD, text_mask_BT = F.pad(text_BTD, (0, 0, *longer)), F.pad(text_mask_BT, longer)
         return self._runs["answer"](text_BTD, image_BND, has_text_B, has_image_B, text_mask_BT)
+
+    def _together(self, mask_RT: Ids) -> Iterator[tuple[Ids, int]]:
+        """Short titles apart from long ones, of which one would make all of them long."""
+        tokens_R, short = mask_RT.sum(axis=1), self._lengths[0]
+        for rows, length in ((tokens_R <= short, min(short, mask_RT.shape[1])), (tokens_R > short, mask_RT.shape[1])):
+            if rows.any():
+                yield np.flatnonzero(rows), length
 
     def _length(self, tokens: int) -> int:
         return next(length for length in self._lengths if length >= tokens)

@@ -31,7 +31,7 @@ class Inputs:
         cpu_rate: listings a second and core of the CPU engine (ResNet50 at 224 px, BERT-base, six blocks, bf16).
         slow_rate: the same where the CPU has no bf16 (float32): partitions are planned for these machines too.
         host_ms: of a core for each listing beside the model: photo fetched and decoded, event taken, result sent.
-        gpu_rate: listings a second and GPU. An assumption: none was measured.
+        gpu_rate: listings a second and GPU, one process each. An assumption: none was measured.
         cores: of a CPU instance.
         busy: share of its rate that an instance is planned for; the rest is for the loss of a zone and for restarts.
         photo_bytes: of a photo as it is fetched.
@@ -53,7 +53,7 @@ class Inputs:
     cpu_rate: float = 26
     slow_rate: float = 7.3
     host_ms: float = 3.1
-    gpu_rate: float = 3_000
+    gpu_rate: float = 1_000
     cores: float = 16
     busy: float = 0.7
     photo_bytes: float = 118_000

@@ -132,7 +132,7 @@ def train(inputs: Inputs, rows: np.ndarray, steps: int, batch: int) -> dict[str,
 
 def validate(inputs: Inputs, some: np.ndarray, select: np.ndarray) -> CategoryModel:
     """An epoch of a few rows, and its accuracy on all of `select`: the engine's own way."""
-    recipe = FusionRecipe(epochs=1, precision="fp32", few_steps=True)
+    recipe = FusionRecipe(epochs=1, precision="fp32", enough_steps=1)
     config = photo_model(inputs.taxonomy)
     return learn(config, inputs, some, select, recipe, seed=0, progress=Quiet(), stage="validation").model
 

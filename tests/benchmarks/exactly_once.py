@@ -31,7 +31,7 @@ from tests.support.broker import create_topics, random_topics, reader, warm_grou
 from tests.support.service import ServiceProcess
 
 MODES = ("exactly_once", "at_least_once")
-PARTITIONS, RESAMPLES, LATE_S = 3, 10_000, 300.0
+PARTITIONS, LATE_S = 3, 300.0
 STUB = (sys.executable, "-m", "tests.support.stub_service", "consume")
 
 

@@ -56,7 +56,7 @@ ARMS = ("off", "cold", "warm")
 def main() -> None:
     parser = argparse.ArgumentParser(description="A backfill on warm feature caches against cold ones.")
     parser.add_argument("--listings", type=int, default=32)
-    parser.add_argument("--pairs", type=int, default=7)
+    parser.add_argument("--pairs", type=int, default=9)
     parser.add_argument("--engine", choices=("cpu", "eager"), default="cpu")
     parser.add_argument("--small", action="store_true", help="a tiny model: only to see that it runs")
     parser.add_argument("--json", action="store_true")

@@ -17,6 +17,7 @@ import argparse
 import importlib
 import importlib.util
 import json
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -29,6 +30,7 @@ from torch import Tensor, nn
 from mmcat.cli.benchmarks.intervals import median
 from mmcat.engines.compiled import CompiledEngine
 from mmcat.engines.eager import EagerEngine
+from mmcat.errors import ModelError
 from mmcat.family import ModelConfig
 from mmcat.model import CategoryModel
 from mmcat.preparation import Preprocessing
@@ -83,7 +85,12 @@ def measure(device: str, names: Sequence[str], batches: Sequence[int], pairs: in
     px = SMALL_PX if small else PX
     config = ModelConfig(HEADS, text_encoder=SMALL_BERT if small else BERT, text_pooling="cls", px=px)
     preprocessing = Preprocessing(px=px, max_tokens=TOKENS)
-    engines = {name: ENGINES[name](CategoryModel(config).eval(), preprocessing, device, "bf16") for name in names}
+    engines = {}
+    for name in names:
+        try:
+            engines[name] = ENGINES[name](CategoryModel(config).eval(), preprocessing, device, "bf16")
+        except ModelError as error:  # the others can still be measured
+            print(f"{name} is left out: {error}", file=sys.stderr)
     reference = EagerEngine(CategoryModel(config).eval(), preprocessing, device, "bf16")  # its layers can be watched
     side, copied = (SMALL_SIDE, SMALL_COPIED) if small else (SIDE, COPIED)
     peaks = {dtype: flop_rate(device, dtype, side) for dtype in (torch.bfloat16, torch.float32)}

@@ -4,13 +4,14 @@
     python -m tests.benchmarks.gpu_service profiled FOLDER
 
 Settings come from the environment, as `mmcat consume` reads them. `profiled` writes into the folder, as a file named by
-its process, the share of time in which the device computed for this process while `WATCHED` batches passed.
+its process, the share of time in which the device computed for this process (kernels, not copies) while `WATCHED`
+batches passed.
 """
 
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from mmcat.listing import Listing, Prepared, Result
 from mmcat.preparation import Preprocessing, prepare
 
 SKIPPED, WATCHED = 5, 20  # batches
+COPIES = ("Memcpy", "Memset")
 
 
 class Decoding(NullModel):
@@ -68,9 +70,19 @@ class Profiled:
         return results
 
     def _device_s(self) -> float:
-        """One stream: kernels do not overlap."""
+        """Seconds in which a kernel ran; copies, which go beside them, are none."""
         events: Sequence[Any] = self._profile.events() or []  # type: ignore[no-untyped-call]  # theirs
-        return float(sum(one.time_range.elapsed_us() for one in events if one.device_type.name == "CUDA")) / 1e6
+        kernels = [one for one in events if one.device_type.name == "CUDA" and not one.name.startswith(COPIES)]
+        return covered([(one.time_range.start, one.time_range.end) for one in kernels]) / 1e6
+
+
+def covered(spans: Iterable[tuple[float, float]]) -> float:
+    """Length of what these spans cover together."""
+    total, reached = 0.0, float("-inf")
+    for start, end in sorted(spans):
+        total += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return total
 
 
 def main() -> int:

@@ -28,9 +28,10 @@ from dataclasses import dataclass
 
 from consumer.fetch import PhotoFetcher
 from consumer.settings import PhotoSettings
+from mmcat.cli.benchmarks.intervals import ratio
 from mmcat.listing import ImageStatus
 
-HOSTS, HUNG, BODY_BYTES, ANSWER_S, RESAMPLES = 40, 12, 60_000, 0.02, 10_000
+HOSTS, HUNG, BODY_BYTES, ANSWER_S = 40, 12, 60_000, 0.02
 ARMS = ("all well", "cold", "turned", "warm")
 HEAD = f"HTTP/1.1 200 OK\r\nContent-Length: {BODY_BYTES}\r\n\r\n".encode()
 PHOTO = HEAD + b"\xff" * BODY_BYTES
@@ -116,13 +117,6 @@ def p95(seconds: list[float]) -> float:
     return statistics.quantiles(seconds, n=20)[-1]
 
 
-def interval(values: list[float]) -> tuple[float, float]:
-    """95 % bootstrap interval of the median."""
-    dice = random.Random(0)
-    medians = sorted(statistics.median(dice.choices(values, k=len(values))) for _ in range(RESAMPLES))
-    return medians[int(0.025 * RESAMPLES)], medians[int(0.975 * RESAMPLES)]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=float, default=200, help="photos a second")
@@ -146,9 +140,8 @@ def main() -> None:
         hosts.terminate()
     print(f"{asked.rounds} rounds of {asked.seconds:g} s at {asked.rate:g}/s, {HUNG} of {HOSTS} hosts {asked.hang}")
     for name, values in found.items():
-        shifts = [value / well - 1 for value, well in zip(values, found["all well"], strict=True)]
-        (low, high), p95_ms = interval(shifts), statistics.median(values) * 1000
-        print(f"{name:9} p95 {p95_ms:6.1f} ms   shift {statistics.median(shifts):+.1%} ({low:+.1%} to {high:+.1%})")
+        shift, p95_ms = ratio(values, found["all well"]), statistics.median(values) * 1000
+        print(f"{name:9} p95 {p95_ms:6.1f} ms   ÷ all well {shift}")
 
 
 if __name__ == "__main__":

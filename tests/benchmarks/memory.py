@@ -47,7 +47,7 @@ def main() -> None:
         try:
             while True:
                 deadline = time.monotonic() + LATE_S
-                while records(watcher, backlog.topics["output"]) < sent:
+                while records(watcher, backlog) < sent:
                     assert process.poll() is None, log_tail(log)
                     assert time.monotonic() < deadline, f"{sent} outcomes did not come"
                     time.sleep(0.05)

@@ -38,8 +38,6 @@ from training.progress import Quiet
 from training.recipe import FusionRecipe
 from training.task import Arguments, Task
 
-RESAMPLES = 10_000
-
 
 @dataclass(frozen=True, slots=True)
 class Shape:
@@ -139,7 +137,7 @@ class Bench:
         self.pixels = self.pixels.to(memory_format=torch.channels_last)
         self.recipe = FusionRecipe(
             width=shape.width, blocks=shape.blocks, heads=shape.heads, steps=steps, batch=shape.batch, patience=None,
-            few_steps=True, optimizer="radam", precision="fp32",
+            enough_steps=1, optimizer="radam", precision="fp32",
         )  # fmt: skip
         self.rows = np.arange(rows)
 
@@ -185,7 +183,7 @@ class Bench:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Training on cached features against running encoders in each step.")
     parser.add_argument("--shape", choices=tuple(SHAPES), default="seed")
-    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--pairs", type=int, default=9)
     parser.add_argument("--steps", type=int, default=40, help="of each run, the first 10 of which warm up")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--json", action="store_true")

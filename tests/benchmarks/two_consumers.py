@@ -68,13 +68,13 @@ def busy(port: int) -> bool:
 
 def next_batch(watcher: Consumer, backlog: Backlog) -> tuple[int, float]:
     """Events done, and the monotonic second, when the next batch has come out."""
-    before = done = records(watcher, backlog.topics["output"])
+    before = done = records(watcher, backlog)
     deadline = time.monotonic() + LATE_S
     while done == before:
         if time.monotonic() > deadline:
             raise ServerError(f"nothing came out after {done} events")
         time.sleep(LOOK_S)
-        done = records(watcher, backlog.topics["output"])
+        done = records(watcher, backlog)
     return done, time.monotonic()
 
 

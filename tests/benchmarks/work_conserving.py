@@ -1,6 +1,6 @@
 """The whole service with a real model on the CPU, against what its cores could do if they did needed work alone.
 
-    python -m tests.benchmarks.work_conserving [--events 600] [--pairs 9] [--precision fp32] [--small] [--json]
+    python -m tests.benchmarks.work_conserving [--events 600] [--pairs 9] [--precision P] [--small] [--json]
 
 Engine, decode, fetch, broker and host of photos share the cores, so the engine's own rate cannot be had beside them.
 What can is the bound: cores ÷ the CPU seconds that a listing needs. Of these, engine, prepare (decode to the model's
@@ -8,7 +8,8 @@ square included), fetch and transport (the service on a null model without photo
 cores where they can be; those of the broker and of this process, which is the host of photos and watches, are measured
 while the service runs. Target: at least 0.95 of the bound. What is missing is cores unused, cores that others used, or
 CPU beyond what is needed; the table tells all. The model has the shape that training makes for CPUs (peers/bundle.py):
-ResNet50 at 128 px, MiniLM, three fusions, with random weights. Photos have 600 px; no two share a title or a photo.
+ResNet50 at 128 px, MiniLM, three fusions, with random weights, in bf16 where the CPU has it, as "auto" would take it.
+Photos have 600 px; no two share a title or a photo.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from mmcat.cli.benchmarks.photo_host import PhotoHost
 from mmcat.cli.benchmarks.transport import MACHINE, Backlog, event, work_off
 from mmcat.cli.bundles import ENGINES, home
 from mmcat.cli.servers import LocalKafka
+from mmcat.engines import graphs
 from mmcat.listing import Listing
 from tests.benchmarks.intervals import show
 from tests.benchmarks.peers import bundle
@@ -38,6 +40,7 @@ BATCH, DRAWN = 32, 16  # listings at once; photos that are drawn
 PX: Final = 600
 LOOK_S: Final = 0.1  # rarely: looking takes from the cores too
 HELD: Final = 128  # listings in the service: what lies ahead of the window has no share in it
+BESIDE: Final = "spent, service beside model and decode ms"
 CORES: Final = len(os.sched_getaffinity(0))
 ALONE, FETCHED, TRANSPORTED = 128, 640, 10_000  # listings of the parts' own runs
 
@@ -84,6 +87,7 @@ class Bench:
             "engine alone listings/s": alone,
             **{f"needed, {name} ms": 1_000 * seconds for name, seconds in needed.items()},
             "spent, service ms": 1_000 * service,
+            BESIDE: 1_000 * (service - engine - needed["prepare"]),
             "cores unused": CORES - rate * machine,
             "cores that others used": rate * (machine - spent),
         }
@@ -143,7 +147,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="The whole service against the bound of its cores.")
     parser.add_argument("--events", type=int, default=600, help="counted of each run; 256 more are sent")
     parser.add_argument("--pairs", type=int, default=9)
-    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
+    parser.add_argument("--precision", default="bf16" if graphs.has_bf16() else "fp32", choices=("fp32", "bf16"))
     parser.add_argument("--small", action="store_true", help="a tiny model: only to see that it runs")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()

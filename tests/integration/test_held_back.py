@@ -72,6 +72,14 @@ def test_a_partition_of_bad_events_is_held_back_and_let_go_by_hand_and_nothing_i
 
         service.until(let_go, "as often as it is let go it goes on, to the end")
         service.until(lambda: service.metric("mmcat_guarded_partitions") == 0, "nothing is held back")
+        service.until(lambda: service.metric("mmcat_bottleneck", mmcat_bottleneck="none") == 1, "nothing holds it up")
+        assert main(["top", "--url", url, "--json", "--every", "0.2"]) == 0
+        shown = json.loads(capsys.readouterr().out)
+        assert shown["bottleneck"].startswith("no bottleneck")
+        keys = {event.key.decode() for event in sent if event.key is not None}
+        newest = [one["product_id"] for one in shown["last_results"]]
+        assert len(newest) == 10
+        assert set(newest) <= keys
         assert service.terminate() == 0
     check_outcomes(read_stream(apache_kafka, names, sent), names, exactly_once=True)
 

@@ -6,6 +6,7 @@ import pytest
 
 from mmcat.cli.benchmarks.intervals import ratio
 from tests.benchmarks import results
+from tests.benchmarks.gpu_service import covered
 from tests.benchmarks.results import RESULTS, ROWS, Row, compiled, interval, rewritten
 
 
@@ -21,6 +22,11 @@ def test_a_new_figure_changes_its_own_row_only(name: str) -> None:
 def test_a_row_that_is_not_in_the_table_is_told_of() -> None:
     with pytest.raises(ValueError, match="no row for: speed of light"):
         rewritten("| claim |\n", Row("speed of light", (), lambda _found: ""), "1")
+
+
+def test_kernels_that_overlap_count_once() -> None:
+    assert covered([(5.0, 7.0), (0.0, 2.0), (1.0, 3.0), (1.5, 2.5)]) == 5.0
+    assert covered([]) == 0.0
 
 
 def test_a_ratio_stands_with_its_interval() -> None:

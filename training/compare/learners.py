@@ -17,11 +17,16 @@ import numpy as np
 import mmcat.model
 import training.baselines
 import training.engine
+import training.features
 import training.fusion
+import training.fusion_step
 import training.losses
 import training.optimisation
 import training.order
+import training.splits
 import training.stem
+import training.store
+import training.task
 import training.tune
 import training.views
 import training.weights
@@ -32,7 +37,7 @@ from training.compare.kept import Arrays, code_digest
 from training.compare.plan import Keys, Variant
 from training.data import Dataset
 from training.errors import RecipeError
-from training.features import fingerprint, titles
+from training.features import titles
 from training.fusion import Inputs, Withheld, logits
 from training.fusion_step import FusionStep
 from training.progress import Progress
@@ -44,11 +49,16 @@ from training.train import FAMILY
 _LEARNING = (
     mmcat.model,
     training.engine,
+    training.features,
     training.fusion,
+    training.fusion_step,
     training.losses,
     training.optimisation,
     training.order,
+    training.splits,
     training.stem,
+    training.store,
+    training.task,
     training.tune,
     training.views,
     training.weights,
@@ -115,14 +125,13 @@ class FeatureLearner:
 
     def facts(self, variant: Variant | None) -> dict[str, Any]:
         of = self._of(variant)
-        made = of.encoders.model
         text = hashlib.sha256("\n".join(titles(self.dataset, of.encoders.preprocessing)).encode())
         shared = {
             "split": self.split.fingerprint,
             "titles": text.hexdigest(),
-            "encoders": [fingerprint(one) for one in (made.text_encoder, made.image_encoder) if one is not None],
-            "preprocessing": of.encoders.preprocessing.to_json(),
-            "shape": made.config.to_json(),
+            # Their names hold the encoders, the preprocessing, the photos, their views and the precision.
+            "features": [one.name for one in (of.inputs.text, of.inputs.image) if one is not None],
+            "shape": of.encoders.model.config.to_json(),
         }
         if variant is None:
             return shared | {"code": code_digest(str(training.baselines.__file__))}

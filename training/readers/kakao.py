@@ -7,7 +7,8 @@
       price                                       int32, not read
 
 Read in blocks, twice: the texts into rows, then the vectors of the rows that stayed into a feature store (one place a
-row: what is pooled has no grid). Rows without a category are for prediction. Gives a Dataset.
+row: what is pooled has no grid). A vector that half precision cannot hold is left out, counted and listed. Rows without
+a category are for prediction. Gives a Dataset.
 """
 
 import hashlib
@@ -35,6 +36,7 @@ _TEXTS = ("pid", "product", "brand", "maker", "model")
 _LEVELS = ("bcateid", "mcateid", "scateid", "dcateid")
 _COLUMNS = (*_TEXTS, *_LEVELS, "img_feat")
 _BLOCK = 8_192  # rows: 64 MB of float32 vectors
+_FORMAT = 2  # of the store of vectors; change it where the way of reading them changes
 _ABSENT = -1
 _NOTE = "{count} listings of Kakao Arena's shopping classification ({files}); under its own terms of use"
 
@@ -70,14 +72,20 @@ def read_kakao(
         except BaseException:
             draft.discard()
             raise
-        skipped = all_bad(skipped, repeated, "pid", lambda line: chunks[_chunk_at(begins, line - 1)].path.name)
+
+        def file_of(line: int) -> str:
+            return chunks[_chunk_at(begins, line - 1)].path.name
+
+        skipped = all_bad(skipped, repeated, "pid", file_of)
         refuse_too_many(files[0].parent, skipped, len(rows), max_bad_share)
         if found is None:
             raise DataError(f"{files[0]}: no listing has a category; name the taxonomy of the model that shall predict")
-        lines = rows.numbers("line")
-        vectors = None if cache is None else _vectors(chunks, begins, lines, cache, progress)
+        vectors, lost = None, list[Skipped]()
+        if cache is not None:
+            vectors, lines = _vectors(chunks, begins, rows.numbers("line"), cache, progress)
+            lost = [Skipped(line, "img_feat", f"{file_of(line)}: not finite in half precision") for line in lines]
     note = _NOTE.format(count=len(rows), files=", ".join(path.name for path in files))
-    return Dataset(name, found, rows, note, skipped, vectors)
+    return Dataset(name, found, rows, note, skipped, vectors, lost)
 
 
 class _Chunk:
@@ -160,20 +168,35 @@ def _vectors(
     lines: npt.NDArray[np.int64],
     cache: Path,
     progress: Progress,
-) -> Features:
-    """The vectors of the rows that stayed, fp16. Named by the files' names, sizes and times: they are 100 GB."""
-    digest = hashlib.sha256(lines.tobytes())
+) -> tuple[Features, list[int]]:
+    """The vectors of the rows that stayed, fp16, and the lines of those whose vector half precision cannot hold.
+
+    Named by the files' names, sizes and times: they are 100 GB.
+    """
+    digest = hashlib.sha256(f"{_FORMAT}\n".encode() + lines.tobytes())
     for chunk in chunks:
         stat = chunk.path.stat()
         digest.update(f"{chunk.path.resolve()}\t{stat.st_size}\t{stat.st_mtime_ns}\n".encode())
 
+    store = cache / f"image-kakao-{digest.hexdigest()[:24]}-float16"
+    lost = store.with_suffix(".lost")  # lines, kept beside: a store that is there is not read from the chunks again
+
     def compute(rows: range) -> Block:
-        found_RD = _read_vectors(chunks, begins, lines[rows.start : rows.stop] - 1)
-        there = np.isfinite(found_RD).all(1) & (found_RD != 0).any(1)
-        return found_RD[there], there.astype(np.int32)[:, None]
+        lines_R = lines[rows.start : rows.stop]
+        found_RD = _read_vectors(chunks, begins, lines_R - 1)
+        with np.errstate(over="ignore"):  # what is too large becomes infinite
+            half_RD = found_RD.astype(np.float16)
+        given, finite = (found_RD != 0).any(1), np.isfinite(half_RD).all(1)
+        if (given & ~finite).any():
+            with lost.open("a", encoding="utf-8") as file:
+                file.write("".join(f"{line}\n" for line in lines_R[given & ~finite]))
+        there = given & finite
+        return half_RD[there], there.astype(np.int32)[:, None]
 
     layout = Layout(len(lines), WIDTH, len(lines), np.dtype(np.float16), block=_BLOCK)
-    return stored(cache / f"image-kakao-{digest.hexdigest()[:24]}-float16", layout, compute, progress, "photo vectors")
+    vectors = stored(store, layout, compute, progress, "photo vectors")
+    told = lost.read_text(encoding="utf-8").split() if lost.exists() else []
+    return vectors, sorted({int(line) for line in told})  # a block that was read twice told them twice
 
 
 def _read_vectors(

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from threading import Lock
 
+from mmcat.errors import PhotoError
 from training.errors import DataError
 from training.readers.bad_rows import BadCellError
 from training.readers.fetch import PhotoFiles, fetch_all, is_address
@@ -30,16 +31,14 @@ class Photos:
         self._failed: Mapping[str, str] = {}
         self._archive: zipfile.ZipFile | None = None
         self._lock = Lock()  # a ZipFile is read by one thread at a time
-        self._members: dict[str, str] = {}
+        self._members: Mapping[str, str | None] = {}
         path = root / "photos.zip"
         if path.exists():
             try:
                 self._archive = zipfile.ZipFile(path)
             except (OSError, zipfile.BadZipFile) as error:
                 raise DataError(f"{path} is not a zip archive: {error}") from error
-            # By the last part of the name: archives of a folder hold the folder's name too.
-            names = (name for name in self._archive.namelist() if not name.endswith("/"))
-            self._members = {name.rpartition("/")[2]: name for name in names}
+            self._members = _by_ends(name for name in self._archive.namelist() if not name.endswith("/"))
 
     def fetch(self, addresses: Iterable[str]) -> None:
         """Fetches what is not there yet, for the rows that `find` is asked about next; blocks on the network."""
@@ -51,7 +50,8 @@ class Photos:
         """Where the photo is; None where the row names none, or its address gave none (see `why_not`).
 
         Raises:
-            BadCellError: the row names a file that is not there, or an address that is none.
+            BadCellError: the row names a file that is not there or that may be any of several, or an address that is
+                none.
         """
         where = self._file(image or f"{product_id}.jpg")
         if where is None and image:
@@ -67,17 +67,42 @@ class Photos:
         return self._failed.get(address, "")
 
     def open(self, where: str) -> bytes:
-        """The bytes of what `find` found; blocks on the disk."""
+        """The bytes of what `find` found; blocks on the disk.
+
+        Raises:
+            PhotoError: they cannot be read.
+        """
         kind, _, name = where.partition(":")
-        if kind == "zip" and self._archive is not None:
-            with self._lock:
-                return self._archive.read(name)
-        if kind == "url" and self._fetched is not None:
-            return self._fetched.file(name).read_bytes()
-        return (self._folder / name).read_bytes()
+        try:
+            if kind == "zip" and self._archive is not None:
+                with self._lock:
+                    return self._archive.read(name)
+            if kind == "url" and self._fetched is not None:
+                return self._fetched.file(name).read_bytes()
+            return (self._folder / name).read_bytes()
+        except Exception as error:  # zipfile and its decompressors raise whatever a broken archive makes them trip over
+            raise PhotoError("undecodable", f"cannot be read ({error!r})") from error
 
     def _file(self, name: str) -> str | None:
         if self._archive is not None:
-            return f"zip:{self._members[name]}" if name in self._members else None
+            member = self._members.get(name, "")
+            if member is None:
+                raise BadCellError("image", f"several photos of photos.zip are called {name!r}: give the path in it")
+            return f"zip:{member}" if member else None
         plain = "/" not in name and "\0" not in name and len(name.encode()) < 256
         return f"file:{name}" if plain and (self._folder / name).is_file() else None
+
+
+def _by_ends(members: Iterable[str]) -> dict[str, str | None]:
+    """Members of an archive by their path and by every end of it: archives of a folder hold the folder's name too.
+
+    None stands for an end that several have.
+    """
+    whole = {member: member for member in members}
+    found: dict[str, str | None] = {}
+    for member in whole:
+        end = member.partition("/")[2]
+        while end:
+            found[end] = None if end in found else member
+            end = end.partition("/")[2]
+    return found | whole

@@ -6,6 +6,7 @@ After both readers; before train.py and the checks, which need not know which it
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmcat.taxonomy import Taxonomy
 from training.data import Dataset
 from training.errors import DataError
 from training.progress import Progress
@@ -23,9 +24,7 @@ def chunk_files(path: Path) -> Sequence[Path]:
     """
     if path.is_file():
         return [path] if _is_hdf5(path) else []
-    if not path.is_dir():
-        return []
-    found = sorted(file for file in path.iterdir() if file.is_file() and _is_hdf5(file))
+    found = _hdf5_files(path)
     return [file for file in found if file.name.startswith("train")] or found
 
 
@@ -57,6 +56,29 @@ def read_listings(
         allow_private=allow_private,
         progress=progress,
     )
+
+
+def read_chunks(
+    folder: Path, split: str, taxonomy: Taxonomy, *, cache: Path, progress: Progress | None = None
+) -> Dataset:
+    """Reads those of a folder's chunk files that are named `split…`: dev and test, whose truth is not known.
+
+    Args:
+        taxonomy: of the model that shall predict.
+
+    Raises:
+        DataError: there are none, or what the reader refuses.
+    """
+    chunks = [file for file in _hdf5_files(folder) if file.name.startswith(split)]
+    if not chunks:
+        raise DataError(f"{folder} has no chunk files named {split}… (see docs/data-format.md)")
+    return read_kakao(chunks, taxonomy=taxonomy, cache=cache, progress=progress)
+
+
+def _hdf5_files(folder: Path) -> Sequence[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(file for file in folder.iterdir() if file.is_file() and _is_hdf5(file))
 
 
 def _is_hdf5(path: Path) -> bool:

@@ -17,7 +17,7 @@ class Report:
 
     Args:
         stage_seconds: seconds per listing that each stage worked.
-        busy: the largest busy share of each stage that was seen.
+        busy: mean busy share of each stage.
         line: names the bottleneck; "" where only one part was measured.
     """
 

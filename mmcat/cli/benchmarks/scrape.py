@@ -77,7 +77,7 @@ class Snapshot:
         """What holds the stream up."""
         from consumer.stages import bottleneck
 
-        return bottleneck(self.busy, *self.held, self.lag, paused=self.paused)
+        return bottleneck(self.busy, *self.held, self.lag, paused=self.paused).line
 
 
 def rate(name: str, before: Snapshot, now: Snapshot, **labels: str) -> float:

@@ -45,14 +45,14 @@ class Speed:
 class Backlog:
     """Topics with `events` listings in the first of them; made on construction, which blocks."""
 
-    def __init__(self, bootstrap: str, events: int, image_url: str = "") -> None:
-        self.bootstrap, self.events, self.image_url = bootstrap, events, image_url
+    def __init__(self, bootstrap: str, events: int, image_url: str = "", partitions: int = PARTITIONS) -> None:
+        self.bootstrap, self.events, self.image_url, self.partitions = bootstrap, events, image_url, partitions
         tag = uuid.uuid4().hex[:8]
         self.group = f"bench-{tag}"
         self.topics = {kind: f"bench.{tag}.{kind}" for kind in KINDS}
         admin = AdminClient({"bootstrap.servers": bootstrap})
         for made in admin.create_topics(
-            [NewTopic(name, PARTITIONS, 1, config=_stamped(kind)) for kind, name in self.topics.items()]
+            [NewTopic(name, partitions, 1, config=_stamped(kind)) for kind, name in self.topics.items()]
         ).values():
             made.result(30)
         producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 20, "partitioner": "murmur2_random"})
@@ -134,7 +134,7 @@ def work_off(
         deadline = time.monotonic() + late_s
         seen: list[tuple[int, float, list[float]]] = []  # records, monotonic seconds, CPU seconds: theirs, of others
         while not seen or seen[-1][0] < backlog.events - left:
-            done = records(watcher, backlog.topics["output"])
+            done = records(watcher, backlog)
             if done >= backlog.events * warm_up_share and (not seen or done > seen[-1][0]):
                 cpu_s = [sum(_cpu_s(one.pid) for one in running), *map(_cpu_s, beside)]
                 seen.append((done, time.monotonic(), cpu_s))
@@ -152,9 +152,10 @@ def work_off(
     return Speed(count / (ended - begun), own, tuple(others))
 
 
-def records(watcher: Consumer, topic: str) -> int:
-    """How many records the topic holds, by its end offsets: nothing else is written there, no transaction marker."""
-    ends = (watcher.get_watermark_offsets(TopicPartition(topic, one), 5) for one in range(PARTITIONS))
+def records(watcher: Consumer, backlog: Backlog) -> int:
+    """How many results there are, by the end offsets: nothing else is written there, no transaction marker."""
+    topic = backlog.topics["output"]
+    ends = (watcher.get_watermark_offsets(TopicPartition(topic, one), 5) for one in range(backlog.partitions))
     try:
         return sum(end[1] for end in ends if end is not None)
     except KafkaException as error:

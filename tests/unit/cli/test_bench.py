@@ -10,6 +10,7 @@ import pytest
 from prometheus_client import generate_latest
 from rich.console import Console
 
+from consumer.last_results import LastResults
 from consumer.metrics import Metrics
 from mmcat.cli.benchmarks import parts, transport
 from mmcat.cli.benchmarks.intervals import Ratio, median, ratio
@@ -18,6 +19,7 @@ from mmcat.cli.benchmarks.report import Report, bar, number
 from mmcat.cli.benchmarks.scrape import Snapshot
 from mmcat.cli.benchmarks.transport import event
 from mmcat.cli.top import figures, view
+from mmcat.listing import Decision, ImageStatus, PathNode, Result
 from mmcat.photos import decode
 
 
@@ -93,11 +95,20 @@ def test_a_service_that_does_not_poll_what_waits_is_not_said_to_wait_for_events(
     assert Snapshot.parse(generate_latest(metrics.registry).decode()).line().startswith("memory is the bottleneck")
 
 
-def test_the_bottleneck_stands_in_one_line_below_the_table() -> None:
+def test_the_last_results_and_the_bottleneck_stand_below_the_table() -> None:
     look = Snapshot.parse(generate_latest(Metrics().registry).decode())
     console = Console(width=100, file=io.StringIO(), record=True)
-    console.print(view("http://127.0.0.1:9464", look, look))
-    assert console.export_text().splitlines()[-1] == look.line()
+    last, path = LastResults(), (PathNode(1, "1", "shoes", 0.9), PathNode(2, "2", "boots", 0.8))
+    for count in range(12):
+        last.add([Result(f"p{count}", path, 0.75, count % 2, Decision.ACCEPT, None, (), ImageStatus.USED)])
+    console.print(view("http://127.0.0.1:9464", look, look, last.as_json()))
+    said = " ".join(console.export_text().split())
+    assert said.endswith(look.line())
+    assert "p11 │ shoes › boots │ 0.75 │ safe to level 1" in said
+    assert said.index("p11") < said.index("p10") < said.index("p2 ")
+    assert "p1 " not in said
+    console.print(view("http://127.0.0.1:9464", look, look, None))
+    assert "with the token of http.token" in console.export_text()
 
 
 def test_a_service_that_was_started_anew_has_no_negative_rate() -> None:

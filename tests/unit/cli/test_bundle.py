@@ -25,6 +25,27 @@ def test_show_says_what_the_bundle_holds(tiny_bundle: Path, capsys: pytest.Captu
     assert said == json.loads((tiny_bundle / "bundle.json").read_text())
 
 
+def test_show_says_what_is_not_for_service(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_tiny_bundle(tmp_path / "given", given_photo_width=7)
+    assert main(["bundle", "show", str(folder)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "not for service its photo vectors (7 wide) came with the data" in shown
+    assert main(["bundle", "verify", str(folder)]) == 0
+    assert main(["predict", "boots", "--bundle", str(folder)]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_calibrate_refuses_what_is_not_for_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("mmcat.engines.quantize.missing", lambda: None)
+    folder = make_tiny_bundle(tmp_path / "given", given_photo_width=7)
+    assert main(["bundle", "calibrate", str(folder), str(listings(tmp_path / "listings", 3))]) == 1
+    heard = capsys.readouterr().err
+    assert heard.count("\n") == 1
+    assert "its photo vectors (7 wide) came with the data" in heard
+
+
 def test_verify_loads_it_and_says_one_sentence_where_it_cannot(
     tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,6 +16,7 @@ from mmcat.bundle import read_manifest
 from mmcat.cli import main
 from tests.support.bulk import read_answers, write_table
 from tests.support.stub_model import StubModel
+from tests.support.tiny import make_tiny_bundle
 
 
 def _work(
@@ -49,3 +50,16 @@ def test_accepted_answers_are_audited_as_the_service_audits_them(
     job = job_of(out)
     assert job is not None
     assert (job.audit_share, job.audit_mark) == (float(share), Audit(0.0, b"ours").mark(job.input_sha256))
+
+
+def test_a_bundle_that_is_not_for_service_is_refused_before_any_row_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_tiny_bundle(tmp_path / "given", given_photo_width=7)
+    table = write_table(tmp_path / "in.parquet", [{"product_id": "a", "title": "boots"}])
+    out = tmp_path / "out.parquet"
+    assert main(["categorize", str(table), str(out), "--bundle", str(folder)]) == 1
+    heard = capsys.readouterr()
+    assert heard.err.count("\n") == 1
+    assert "its photo vectors (7 wide) came with the data" in heard.err
+    assert not out.exists()

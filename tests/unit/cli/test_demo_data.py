@@ -1,5 +1,6 @@
 """Which part of real listings the demo shows, and that a look at the test part is written down."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -7,11 +8,11 @@ import pytest
 from mmcat.cli.bundles import FEATURES, home
 from mmcat.cli.demo_data import folder_source
 from mmcat.cli.texts import CommandError
-from tests.unit.training.small import small_recipe, write_folder
+from tests.unit.training.small import small_recipe, spoil, write_folder
 from training.ledger import looks
 from training.readers.folder import read_folder
 from training.report import Report
-from training.splits import frozen_split, split_file
+from training.splits import SHARES, frozen_split, split_file
 
 SEED = 4
 
@@ -22,16 +23,22 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return write_folder(tmp_path / "shop")
 
 
-def write_report(folder: Path, bundles: Path, **changes: str) -> None:
-    """The report of a run on the folder's listings, without its bundles."""
+def write_report(
+    folder: Path, bundles: Path, shares: Mapping[str, float] = SHARES, fingerprint: str | None = None
+) -> None:
+    """The report of a run on the folder's listings, without its bundles.
+
+    Args:
+        fingerprint: of the split; None: of that of the listings.
+    """
     data = read_folder(folder)
-    split = frozen_split(data, home() / FEATURES, SEED)
-    facts = {"split_fingerprint": split.fingerprint} | changes
+    split = frozen_split(data, home() / FEATURES, SEED, shares)
     bundles.mkdir()
     Report(
-        folder=bundles, dataset=data.name, dataset_digest=data.digest, recipe=small_recipe().model_dump(mode="json"),
+        folder=bundles, dataset=data.name, dataset_digest=data.digest,
+        split_fingerprint=fingerprint or split.fingerprint, recipe=small_recipe().model_dump(mode="json"),
         seed=SEED, rows={}, measured_on="test", held=(), models={}, baselines=(), skipped=(), seconds={},
-        **facts,
+        shares=shares,
     ).write()  # fmt: skip
 
 
@@ -66,8 +73,27 @@ def test_fewer_listings_are_taken_evenly(folder: Path, tmp_path: Path) -> None:
     assert [item.product_id for item in some] == [whole[place * len(whole) // 3].product_id for place in range(3)]
 
 
+def test_a_photo_that_cannot_be_read_is_one_that_the_host_does_not_have(folder: Path, tmp_path: Path) -> None:
+    write_report(folder, tmp_path / "bundles")
+    shown = folder_source(folder, "title", None, "fashion_cpu", 0, tmp_path / "bundles").open()
+    first, second = shown.items[:2]
+    spoil(folder, f"{first.product_id}.jpg")
+    assert first.photo is not None
+    assert second.photo is not None
+    assert shown.photo(first.photo) is None
+    assert shown.photo(second.photo) is not None
+
+
+def test_bundles_of_other_shares_are_shown_by_these(folder: Path, tmp_path: Path) -> None:
+    shares = {**SHARES, "train": 0.52, "calibrate": 0.21}
+    write_report(folder, tmp_path / "bundles", shares)
+    shown = folder_source(folder, "title", None, "fashion_cpu", 0, tmp_path / "bundles").open()
+    split = frozen_split(read_folder(folder), home() / FEATURES, SEED, shares)
+    assert [item.product_id for item in shown.items[:-1]] == list(split.parts["calibrate"])
+
+
 def test_bundles_of_another_split_are_refused(folder: Path, tmp_path: Path) -> None:
-    write_report(folder, tmp_path / "bundles", split_fingerprint="0" * 64)
+    write_report(folder, tmp_path / "bundles", fingerprint="0" * 64)
     source = folder_source(folder, "title", None, "fashion_cpu", 0, tmp_path / "bundles")
     with pytest.raises(CommandError, match="another split"):
         source.open()

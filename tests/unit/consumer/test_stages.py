@@ -2,7 +2,7 @@
 
 import pytest
 
-from consumer.stages import Stages, bottleneck
+from consumer.stages import NAMES, Stages, bottleneck
 
 
 def test_a_share_is_time_at_work_over_what_the_workers_could_have_worked() -> None:
@@ -50,4 +50,7 @@ def test_work_that_began_before_the_last_look_is_never_more_than_all_the_time() 
 def test_one_line_names_what_holds_the_stream_up(
     shares: dict[str, float], held: int, lag: float, paused: bool, said: str
 ) -> None:
-    assert bottleneck(shares, held, 2000, lag, paused=paused).startswith(said)
+    found = bottleneck(shares, held, 2000, lag, paused=paused)
+    assert found.line.startswith(said)
+    assert found.name in NAMES
+    assert (found.name == "none") == said.startswith("no bottleneck")

@@ -8,12 +8,13 @@ import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 
-from mmcat import bundle
+from mmcat import Categorizer, bundle
 from mmcat.errors import BundleError, ModelError
 from mmcat.listing import ImageStatus
 from mmcat.model import CategoryModel
@@ -108,6 +109,28 @@ def test_a_bundle_that_reads_photos_alone_has_no_tokenizer(tmp_path: Path) -> No
     folder = make_tiny_bundle(tmp_path / "b", modality="image")
     assert {file.name for file in folder.iterdir()} == FILES - {"tokenizer.json"}
     assert bundle.load(folder).tokenizer is None
+
+
+@pytest.mark.parametrize("modality", ["both", "image"])
+def test_a_bundle_whose_photo_vectors_came_with_the_data_is_measured_and_not_served(
+    tmp_path: Path, modality: Literal["both", "image"]
+) -> None:
+    folder = make_tiny_bundle(tmp_path / "b", modality=modality, given_photo_width=7)
+    loaded = bundle.load(folder)
+    assert loaded.model.image_encoder is None
+    text_BTD = None if modality == "image" else torch.zeros(2, 1, 32)
+    assert loaded.model.fuse(text_BTD, torch.ones(2, 1, 7))[0].shape[0] == 2
+    card = (folder / "README.md").read_text()
+    assert "photo vectors of width 7 that came with the data" in card
+    assert "- Not for service: its photo vectors (7 wide)" in card
+    assert "mmcat predict" not in card
+    with pytest.raises(BundleError, match=r"b: its photo vectors \(7 wide\) came with the data") as refused:
+        Categorizer.load(folder)
+    assert "\n" not in str(refused.value)
+
+
+def test_bundles_that_encode_photos_say_nothing_of_given_vectors(tiny_bundle: Path) -> None:
+    assert "given_photo_width" not in json.loads((tiny_bundle / "bundle.json").read_text())["model"]
 
 
 def test_an_older_bundle_is_replaced_and_nothing_lies_beside(tmp_path: Path) -> None:

@@ -1,22 +1,24 @@
 """The compiled engine beside eager: the same answers for any number of rows, in few shapes. On a CPU, uncompiled."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch._inductor.runtime.cache_dir_utils import cache_dir
 
 from mmcat import bundle
 from mmcat.engines import compiled
 from mmcat.engines.base import Batch, logits
 from mmcat.engines.choice import choose
-from mmcat.engines.compiled import ROWS, CompiledEngine, runs
+from mmcat.engines.compiled import ROWS, CompiledEngine, lengths, runs
 from mmcat.engines.eager import EagerEngine
 from mmcat.errors import ModelError
 from tests.support.tiny import make_tiny_bundle, tiny_parts
-from tests.unit.mmcat.test_engines import FAMILY, TOLERANCE, _batch
+from tests.unit.mmcat.test_engines import FAMILY, TITLE, TOLERANCE, _batch
 
 
 @given(rows=st.integers(0, 700))
@@ -44,9 +46,9 @@ def test_each_encoder_and_the_fusion_can_be_seen_through_as_a_whole(name: str, m
     _same_as_eager(name, [3], backend="eager")
 
 
-def _same_as_eager(name: str, sizes: Sequence[int], **options: str) -> None:
+def _same_as_eager(name: str, sizes: Sequence[int], backend: str = "inductor") -> None:
     parts, again = tiny_parts(**FAMILY[name]), tiny_parts(**FAMILY[name])
-    engine = CompiledEngine(parts.model, parts.preprocessing, "cpu", "fp32", **options)
+    engine = CompiledEngine(parts.model, parts.preprocessing, "cpu", "fp32", backend)
     eager = EagerEngine(again.model, again.preprocessing, "cpu", "fp32")
     assert (engine.name, engine.precision) == ("compiled-cpu", "fp32")
     dice = np.random.default_rng(1)
@@ -87,6 +89,23 @@ def test_all_shapes_are_made_at_the_start(monkeypatch: pytest.MonkeyPatch) -> No
     assert seen == made
 
 
+def test_a_long_title_makes_no_other_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda run, **_options: run)
+    parts = tiny_parts(modality="text")
+    engine = CompiledEngine(parts.model, parts.preprocessing, "cpu", "fp32")
+    mask = (np.arange(TITLE) < np.array([[3], [TITLE], [2]])).astype(np.int64)
+    there = np.ones(3, np.bool_)
+    read, shapes = engine.read, []
+
+    def noted(ids_RT: torch.Tensor, mask_RT: torch.Tensor) -> torch.Tensor:
+        shapes.append(tuple(ids_RT.shape))
+        return read(ids_RT, mask_RT)
+
+    monkeypatch.setattr(engine, "read", noted)
+    logits(engine, Batch.of(mask * 7, mask, None, there, ~there))
+    assert shapes == [(2, lengths(TITLE)[0]), (1, TITLE)]
+
+
 def test_it_is_taken_where_it_is_asked_for_and_has_no_int8(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,6 +115,18 @@ def test_it_is_taken_where_it_is_asked_for_and_has_no_int8(
     assert (engine.name, why) == ("compiled-cpu", "asked for")
     with pytest.raises(ModelError, match="engine compiled has no int8"):
         choose(loaded, engine="compiled", precision="int8")
+
+
+def test_what_was_compiled_is_kept_beside_the_bundle_s_other_engines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda run, **_options: run)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "elsewhere")
+    loaded = bundle.load(make_tiny_bundle(tmp_path / "text", modality="text"))
+    choose(loaded, engine="compiled", device="cpu", precision="fp32", cache=tmp_path / "engines")
+    where = Path(cache_dir())
+    assert where.parent == tmp_path / "engines" / "compiled"
+    assert where.name == f"{loaded.fingerprint[:16]}-{torch.__version__}"
 
 
 def test_a_model_that_cannot_be_compiled_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -207,6 +208,27 @@ def test_auto_takes_the_fastest_that_keeps_its_promise_on_real_listings(
     categorizer = Categorizer.load(int8_bundle, device="cpu", cache=cache)
     assert ("eager" if categorizer.info.engine == "eager-cpu" else categorizer.info.precision) == precision
     assert reason in categorizer.why_engine
+
+
+def test_an_int8_that_cannot_be_run_costs_the_other_precisions_nothing(
+    int8_bundle: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when OpenVINO was replaced by one that cannot read its graphs: before it was judged, and after."""
+    made = choice._cpu
+
+    def refusing(loaded: bundle.LoadedBundle, precision: str, *rest: Any) -> Engine:
+        if precision == "int8":
+            raise ModelError("an int8 graph cannot be run")
+        return made(loaded, precision, *rest)
+
+    monkeypatch.setattr(choice, "_cpu", refusing)
+    monkeypatch.setattr(graphs, "has_bf16", lambda: False)
+    monkeypatch.setattr(choice, "judge", lambda *_: GOOD)
+    for judged in (choice._Candidates._verdict, lambda *_: GOOD):
+        monkeypatch.setattr(choice._Candidates, "_verdict", judged)
+        engine, why = choose(bundle.load(int8_bundle), device="cpu", cache=cache)
+        assert (engine.name, engine.precision) == ("openvino-cpu", "fp32")
+        assert why.count("the CPU engine in int8 could not be made: an int8 graph cannot be run") == 1
 
 
 def test_auto_judges_on_the_real_listings_once_for_each_calibration(

@@ -387,6 +387,8 @@ def test_a_configuration_survives_json(modality: str, fusion: str) -> None:
         ({"keys": "tokens"}, "keys must be"),
         ({"classes": (1, 2, 3)}, "four class counts"),
         ({"text_encoder": None}, "needs a text_encoder"),
+        ({"given_photo_width": 9, "modality": "text"}, "come with the data"),
+        ({"given_photo_width": 9, "grid": 2, "keys": "sequence", "px": 64}, "no grid of them"),
     ],
 )
 def test_a_configuration_that_cannot_work_is_refused_by_name(change: dict[str, object], message: str) -> None:

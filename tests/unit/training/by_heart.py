@@ -49,7 +49,7 @@ def config(fusion: str = "cross", dropout: float = 0.0) -> ModelConfig:
 
 def recipe(**changes: Any) -> FusionRecipe:
     values = {"width": 16, "blocks": 1, "heads": 2, "epochs": 40, "batch": 8, "lr": 0.01, "missing": 0.0}
-    return FusionRecipe.model_validate({**values, "precision": "fp32", "few_steps": True, **changes})
+    return FusionRecipe.model_validate({**values, "precision": "fp32", "enough_steps": 1, **changes})
 
 
 def learned(

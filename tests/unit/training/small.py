@@ -40,7 +40,7 @@ def small_recipe() -> Recipe:
         "batch": 16,
         "lr": 0.01,
         "ema": 0.5,
-        "few_steps": True,
+        "enough_steps": 1,
     }
     return Recipe.model_validate({
         "name": "small", "encoders": "pretrained", "fusion": fusion,
@@ -77,6 +77,16 @@ def write_folder(folder: Path, rows: list[str] | None = None, *, zipped: bool = 
     return folder
 
 
+def spoil(folder: Path, name: str) -> None:
+    """Changes a byte of a member of the folder's photos.zip: it no longer fits its checksum."""
+    path = folder / "photos.zip"
+    with zipfile.ZipFile(path) as archive:
+        member = archive.getinfo(name)
+    data = bytearray(path.read_bytes())
+    data[member.header_offset + 30 + len(name) + member.compress_size // 2] ^= 0xFF
+    path.write_bytes(data)
+
+
 def jpeg(colour: tuple[int, int, int], number: int) -> bytes:
     """A flat photo, a little different for each number."""
     buffer = io.BytesIO()
@@ -85,10 +95,10 @@ def jpeg(colour: tuple[int, int, int], number: int) -> bytes:
     return buffer.getvalue()
 
 
-def write_encoders(folder: Path) -> Path:
+def write_encoders(folder: Path, seed: int = 0) -> Path:
     """A ResNet50 and a BERT with random weights, in the shape that `training.frozen` recognises."""
     with torch.random.fork_rng():
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         model = CategoryModel(ModelConfig(classes=(1, 1, 1, 1), text_encoder=BERT, px=32, width=16, blocks=1, heads=2))
     assert model.text_encoder is not None
     assert model.image_encoder is not None

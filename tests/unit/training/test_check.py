@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.training.kakao_files import write_chunk
-from tests.unit.training.small import jpeg, lines, write_folder
+from tests.unit.training.small import jpeg, lines, spoil, write_folder
 from training.check import Checked, Finding, Severity, check_data
 
 
@@ -58,6 +58,14 @@ def test_photos_that_cannot_be_decoded_are_found_with_their_listing(tmp_path: Pa
     broken = of(checked, "photos.broken")
     assert (broken.count, broken.severity) == (2, Severity.WARNING)
     assert [example.partition(":")[0] for example in broken.examples] == ["p7", "p8"]
+
+
+def test_a_spoilt_member_of_the_archive_is_a_broken_photo(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "f")
+    spoil(folder, "p7.jpg")
+    broken = of(check_data(folder), "photos.broken")
+    assert (broken.count, broken.severity) == (1, Severity.WARNING)
+    assert broken.examples[0].startswith("p7: photo undecodable: cannot be read (BadZipFile")
 
 
 def test_a_sample_is_looked_at_unless_all_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

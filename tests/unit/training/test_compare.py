@@ -3,13 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
 from mmcat.paths import PathIndex
-from tests.unit.training.small import small_recipe, write_encoders, write_folder
+from tests.unit.training.small import jpeg, small_recipe, write_encoders, write_folder
+from training import features, fusion_step, splits, store, task
 from training.compare.kept import Arrays, Kept
 from training.compare.learners import FeatureLearner, feature_learner
 from training.compare.plan import Plan, Variant
@@ -33,7 +35,16 @@ class Looks:
     def __init__(self) -> None:
         self.purposes: list[str] = []
 
-    def __call__(self, dataset: Dataset, split: Split, *, recipe: Mapping[str, Any], model: str, purpose: str) -> None:
+    def __call__(
+        self,
+        dataset: Dataset,
+        split: Split,
+        *,
+        recipe: Mapping[str, Any],
+        model: str,
+        purpose: str,
+        shares: Mapping[str, float] | None = None,
+    ) -> None:
         self.purposes.append(purpose)
 
 
@@ -97,6 +108,36 @@ def test_a_comparison_that_was_stopped_goes_on_from_the_next_run(learner: Featur
     with pytest.raises(KeyboardInterrupt):
         run(plan, again, Kept(tmp_path), Quiet(), Looks())
     assert again.trained[0] == ("text", 0)
+
+
+def test_other_features_are_other_runs_and_the_same_are_the_same(learner: FeatureLearner, tmp_path: Path) -> None:
+    encoders, recipe = write_encoders(tmp_path / "encoders"), learner.recipe
+    folder = write_folder(tmp_path / "small", zipped=False)
+    (folder / "photos" / "p5.jpg").write_bytes(jpeg((1, 2, 3), 5))
+
+    def made(dataset: Dataset, **changes: Any) -> FeatureLearner:
+        changed = recipe.model_copy(update=changes)
+        return feature_learner(dataset, changed, encoders=encoders, cache=tmp_path / "cache", progress=Quiet())
+
+    same = made(learner.dataset)
+    others = {
+        "views": made(learner.dataset, photo=recipe.photo.model_copy(update={"views": 2})),
+        "precision": made(learner.dataset, features="fp16"),
+        "photos": made(read_folder(folder)),
+    }
+    for variant in (Variant("cross"), None):
+        assert same.facts(variant) == learner.facts(variant)
+        assert not [name for name, other in others.items() if other.facts(variant) == learner.facts(variant)]
+
+
+@pytest.mark.parametrize("module", [features, fusion_step, splits, store, task])
+def test_other_code_that_learns_makes_other_runs(
+    module: ModuleType, learner: FeatureLearner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, changed = learner.facts(Variant("cross")), tmp_path / "changed.py"
+    changed.write_text(Path(str(module.__file__)).read_text() + "# changed\n")
+    monkeypatch.setattr(module, "__file__", str(changed))
+    assert learner.facts(Variant("cross")) != before
 
 
 def test_where_the_recipe_tunes_every_run_tunes_encoders_of_its_own(learner: FeatureLearner) -> None:
@@ -163,6 +204,11 @@ def test_a_learning_curve_learns_from_less_in_as_many_steps(learner: FeatureLear
     half = whole.of_share(0.5)
     assert 0 < len(half.train_rows) < len(whole.train_rows)
     assert half.recipe.fusion.epochs == 2 * whole.recipe.fusion.epochs
+    assert whole.recipe.fusion.patience is not None
+    assert half.recipe.fusion.patience == 2 * whole.recipe.fusion.patience, "else it would stop in fewer steps"
+    patient = whole.recipe.fusion.model_copy(update={"patience": None})
+    unstopped = replace(whole, recipe=whole.recipe.model_copy(update={"fusion": patient})).of_share(0.3)
+    assert (unstopped.recipe.fusion.epochs, unstopped.recipe.fusion.patience) == (14, None)
     parts = ("select",)
     learned = {share: learner.learn(Variant("cross", share=share), 0, parts) for share in (None, 0.5, 1.0)}
     assert np.array_equal(learned[None]["select.0"], learned[1.0]["select.0"]), "all of it is what is learned without"

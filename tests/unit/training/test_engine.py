@@ -5,6 +5,7 @@ import math
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,9 @@ from tests.unit.training.by_heart import ROWS, STEPS_PER_EPOCH, config, inputs, 
 from training.errors import TrainingError
 from training.fusion import learn
 from training.optimisation import RAdam, lr_share, optimizer
+from training.order import Order
 from training.progress import Quiet
-from training.recipe import Learning
+from training.recipe import Learning, Recipe
 from training.task import Keep
 from training.weights import Average, train_mode
 
@@ -74,12 +76,21 @@ def test_a_loss_that_is_no_number_stops_with_a_sentence_that_names_the_step() ->
         learn(config(), data, ROWS, ROWS, recipe(), seed=0, progress=Quiet(), stage="test")
 
 
-def test_few_steps_are_warned_of_unless_they_are_meant() -> None:
+def test_fewer_steps_than_the_recipe_calls_enough_are_warned_of() -> None:
     heard = Heard()
-    learned(recipe(epochs=2, few_steps=False), progress=heard)
-    assert heard.lines == ["by heart: only 4 optimiser steps: under 1,000 a network rarely gets far"]
-    learned(recipe(epochs=2), progress=heard)
-    assert len(heard.lines) == 1
+    learned(recipe(epochs=2, enough_steps=1_000), progress=heard)
+    learned(recipe(epochs=2, enough_steps=5), progress=heard)
+    learned(recipe(epochs=2, enough_steps=4), progress=heard)
+    warning = "by heart: only 4 optimiser steps: under {} a network rarely gets far"
+    assert heard.lines == [warning.format("1,000"), warning.format("5")]
+
+
+def test_our_recipe_for_a_cpu_warns_of_fewer_steps_than_it_was_measured_with() -> None:
+    whole = Recipe.load("fashion_cpu").fusion
+    assert whole.enough_steps == whole.epochs * Order(np.arange(6_174), whole.batch, 0).steps_per_pass
+    heard = Heard()
+    learned(recipe(epochs=2, enough_steps=whole.enough_steps), progress=heard)
+    assert heard.lines == ["by heart: only 4 optimiser steps: under 784 a network rarely gets far"]
 
 
 def test_the_progress_line_tells_loss_rate_and_time_left() -> None:

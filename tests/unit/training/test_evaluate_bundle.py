@@ -113,6 +113,22 @@ def test_another_split_or_data_set_is_refused_in_one_sentence(
     assert re.search(message, said)
 
 
+def test_a_report_whose_recipe_would_be_refused_now_is_no_hindrance(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = home / "out" / "report.json"
+    kept = path.read_text()
+    report = json.loads(kept)
+    report["recipe"]["text"] |= {"tokenizer": "wordpiece", "vocabulary": 4000}
+    report["recipe"]["fusion"]["few_steps"] = True
+    path.write_text(json.dumps(report))
+    try:
+        assert evaluate(home, monkeypatch, "--json", "--no-suspects") == 0
+    finally:
+        path.write_text(kept)
+    assert json.loads(capsys.readouterr().out)["configuration"]["recipe"]["name"] == "small"
+
+
 def test_titles_of_another_column_are_told(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,5 +1,6 @@
 """The feature cache on encoders that pool and on encoders that do not: tokens, grid cells, views of a photo."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -93,7 +94,7 @@ def test_other_views_are_another_store_and_the_same_are_the_same(
     assert not list(tmp_path.glob(".*"))
 
 
-def test_vectors_that_the_data_brings_are_taken_where_the_model_reads_their_width(
+def test_vectors_that_the_data_brings_are_taken_by_a_model_that_was_made_for_their_width(
     model: Unpooled, dataset: Dataset, tmp_path: Path
 ) -> None:
     def brings(width: int) -> Dataset:
@@ -101,7 +102,12 @@ def test_vectors_that_the_data_brings_are_taken_where_the_model_reads_their_widt
         return Dataset("made", dataset.taxonomy, dataset.rows, photo_vectors=vectors)
 
     cache = FeatureCache(tmp_path)
-    assert cache.image(brings(2048), model, PREPROCESSING, Quiet()).take(np.arange(2))[0].shape == (2, 1, 2048)
-    with pytest.raises(DataError, match="photo vectors of width 3, and this model reads 2048"):
-        cache.image(brings(3), model, PREPROCESSING, Quiet())
+    given = CategoryModel(replace(model.config, given_photo_width=5))
+    assert cache.image(brings(5), given, PREPROCESSING, Quiet()).take(np.arange(2))[0].shape == (2, 1, 5)
+    with pytest.raises(DataError, match="photo vectors of width 3, and this model reads photo vectors of width 5"):
+        cache.image(brings(3), given, PREPROCESSING, Quiet())
+    with pytest.raises(DataError, match="made brings photo vectors of width 2048, and this model reads photos"):
+        cache.image(brings(2048), model, PREPROCESSING, Quiet())
+    with pytest.raises(DataError, match="brings photos, and this model reads photo vectors of width 5"):
+        cache.image(dataset, given, PREPROCESSING, Quiet())
     assert not list(tmp_path.iterdir())

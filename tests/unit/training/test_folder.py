@@ -1,10 +1,12 @@
 """The folder format: what is read, what is left out and told, what stops the run."""
 
+import zipfile
 from pathlib import Path
 
 import pytest
 
-from tests.unit.training.small import HEADER, lines, write_folder
+from mmcat.errors import PhotoError
+from tests.unit.training.small import HEADER, lines, spoil, write_folder
 from training.errors import DataError
 from training.readers.folder import read_folder
 from training.splits import Split, describe, frozen_split, make_split
@@ -18,6 +20,36 @@ def test_a_folder_gives_its_listings_with_paths_and_photos(tmp_path: Path, zippe
     assert (row.id, row.title, row.path) == ("p4", "item 4 women", ("goods", "bag", "women"))
     assert row.photo is not None
     assert row.photo().startswith(b"\xff\xd8")
+
+
+@pytest.mark.parametrize("image", ["a/1.jpg", "photos/a/1.jpg"])
+def test_photos_of_one_name_in_an_archive_are_told_apart_by_their_path(tmp_path: Path, image: str) -> None:
+    rows = [f"{name}\ttitle\tgoods\t\t\tx\t{where}" for name, where in (("x", image), ("y", "b/1.jpg"), ("z", "2.jpg"))]
+    folder = write_folder(tmp_path / "f", [*rows, "n\ttitle\tgoods\t\t\tx\t1.jpg", "1\ttitle\tgoods\t\t\tx\t"])
+    with zipfile.ZipFile(folder / "photos.zip", "w") as archive:
+        for name in ("a/1.jpg", "b/1.jpg", "b/2.jpg"):
+            archive.writestr(f"photos/{name}", name)
+    data = read_folder(folder, max_bad_share=0.5)
+    assert [(row.id, row.photo_bytes()) for row in data.rows] == [
+        ("x", b"a/1.jpg"),
+        ("y", b"b/1.jpg"),
+        ("z", b"b/2.jpg"),
+    ]
+    assert [(bad.line, bad.column) for bad in data.skipped] == [(5, "image"), (6, "image")]
+    assert "several photos of photos.zip are called '1.jpg'" in data.skipped[0].reason
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_photo_that_cannot_be_read_is_an_error_of_the_photo(tmp_path: Path, zipped: bool) -> None:
+    folder = write_folder(tmp_path / "f", zipped=zipped)
+    data = read_folder(folder)
+    spoil(folder, "p4.jpg") if zipped else (folder / "photos" / "p4.jpg").unlink()
+    photo = data.rows[4].photo
+    assert photo is not None
+    with pytest.raises(PhotoError, match=r"cannot be read \((BadZipFile|FileNotFoundError)"):
+        photo()
+    assert data.rows[4].photo_bytes() is None
+    assert data.rows[5].photo_bytes() is not None
 
 
 def test_another_title_column_changes_titles_and_not_groups_or_split(tmp_path: Path) -> None:

@@ -46,6 +46,13 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         find(folder_of(tmp_path / "b", "resnet50.safetensors"))
 
 
+def test_where_no_photo_is_encoded_no_resnet_need_be_there(tmp_path: Path) -> None:
+    root = folder_of(tmp_path, "x/config.json", "x/tokenizer.json")
+    assert find(root, photos=False).text == str(root / "x")
+    with pytest.raises(RecipeError, match="lacks a text encoder's folder"):
+        find(folder_of(tmp_path / "empty", "resnet50.safetensors"), photos=False)
+
+
 def test_without_a_folder_the_hubs_are_asked() -> None:
     found = find(None)
     assert (found.text, found.resnet, found.strides) == (HUB_TEXT, None, "v1.5")

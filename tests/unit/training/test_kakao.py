@@ -113,13 +113,26 @@ def test_too_many_bad_rows_stop_the_run(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["train.chunk.01"]
 
 
-def test_vectors_that_are_no_numbers_count_as_no_photo(tmp_path: Path) -> None:
-    vectors = np.stack([vector(number) for number in range(1, 6)])
-    vectors[2, 5] = np.nan
-    chunk = write_chunk(tmp_path / "train.chunk.01", "train", 1, 5, img_feat=vectors)
-    data = read_kakao([chunk], cache=tmp_path)
-    assert data.photo_vectors is not None
-    assert data.photo_vectors.there.tolist() == [True, True, False, True, True]
+def test_vectors_that_half_precision_cannot_hold_count_as_no_photo_and_are_listed(tmp_path: Path) -> None:
+    vectors = np.stack([vector(number) for number in range(10, 20)])
+    vectors[2, 5], vectors[3, 5], vectors[8, 5], vectors[9, 5] = np.nan, 65_504, 65_520, -np.inf
+    chunks = [
+        write_chunk(tmp_path / "train.chunk.01", "train", 1, 5),
+        write_chunk(tmp_path / "train.chunk.02", "train", 10, 10, img_feat=vectors),
+    ]
+    for _ in range(2):  # a store that is there knows as much
+        data = read_kakao(chunks, cache=tmp_path / "cache")
+        assert data.photo_vectors is not None
+        assert [data.rows[row].id for row in np.flatnonzero(~data.photo_vectors.there).tolist()] == [
+            "K0000012", "K0000014", "K0000018", "K0000019",
+        ]  # fmt: skip  # 14 has no photo
+        assert np.isfinite(data.photo_vectors.vectors).all()
+        assert [(lost.line, lost.column) for lost in data.lost_photos] == [
+            (8, "img_feat"),
+            (14, "img_feat"),
+            (15, "img_feat"),
+        ]
+        assert {lost.reason for lost in data.lost_photos} == {"train.chunk.02: not finite in half precision"}
 
 
 def test_what_is_no_chunk_is_named(tmp_path: Path) -> None:

@@ -42,6 +42,15 @@ def test_the_published_values_stand_in_their_recipe() -> None:
         ("name: x\nencoders: pretrained\ntext: {fields: [title, price]}\n", "title, brand, maker, model, not price"),
         ("name: x\nencoders: pretrained\ntext: {morphemes: true}\n", "set tokenizer to bpe"),
         ("name: x\nencoders: pretrained\ntext: {tokenizer: bpe, vocabulary: 200}\n", "at least 261 pieces"),
+        (
+            "name: x\nencoders: pretrained\ntext: {tokenizer: wordpiece}\n",
+            "encoders: pretrained brings its tokenizer: leave out text.tokenizer, or say scratch",
+        ),
+        ("name: x\nencoders: pretrained\ntext: {vocabulary: 900}\n", "leave out text.vocabulary,"),
+        (
+            "name: x\nencoders: pretrained\ntext: {tokenizer: bpe, morphemes: true}\n",
+            "leave out text.tokenizer, text.morphemes,",
+        ),
         ("name: x\nencoders: pretrained\nfusion: {tune: {image_blocks: 12}}\n", "fusion.tune.image_blocks"),
         ("name: [\n", "is not YAML"),
         ("- 1\n", "valid dictionary"),
@@ -52,6 +61,12 @@ def test_a_wrong_recipe_is_refused_by_key(tmp_path: Path, text: str, message: st
     path.write_text(text, encoding="utf-8")
     with pytest.raises(RecipeError, match=message):
         Recipe.load(path)
+
+
+def test_a_recipe_as_a_report_keeps_it_is_a_recipe() -> None:
+    for name in OURS:
+        recipe = Recipe.load(name)
+        assert Recipe.check(recipe.model_dump(mode="json"), "report.json") == recipe
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:

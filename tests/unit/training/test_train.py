@@ -25,13 +25,17 @@ CPU = Options(device="cpu")
 
 
 class Heard(Quiet):
-    """Remembers the stages that began."""
+    """Remembers the stages that began, and what was said."""
 
     def __init__(self) -> None:
         self.stages: list[str] = []
+        self.lines: list[str] = []
 
     def begin(self, stage: str, total: int) -> None:
         self.stages.append(stage)
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +73,23 @@ def test_a_bundle_loads_and_answers_with_paths_that_exist(report: Report, datase
     for result in categorizer.categorize(listings):
         assert tuple(node.id for node in result.path) in known
     assert categorizer.info.fingerprint == report.models[name].fingerprint
+
+
+def test_photos_that_cannot_be_used_are_trained_without_and_listed(encoders: Path, tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "spoilt", zipped=False)
+    data = read_folder(folder)
+    (folder / "photos" / "p4.jpg").unlink()
+    (folder / "photos" / "p7.jpg").write_bytes(b"\xff\xd8 no photo")
+    options = Options(models=("image",), device="cpu")
+    for _ in range(2):  # features from the cache know as much
+        heard, cache = Heard(), tmp_path / "cache"
+        train(data, small_recipe(), tmp_path / "out", encoders=encoders, cache=cache, progress=heard, options=options)
+        report = Report.read(tmp_path / "out")
+        assert [(line, column) for line, column, _ in report.lost_photos] == [(6, "image"), (9, "image")]
+        gone, broken = (reason for _, _, reason in report.lost_photos)
+        assert gone.startswith("p4: photo undecodable: cannot be read (FileNotFoundError")
+        assert broken.startswith("p7: photo undecodable: ")
+        assert "2 photos cannot be read or decoded, see report.json" in heard.lines
 
 
 def test_the_report_reads_back_as_it_was_written(report: Report) -> None:

@@ -1,5 +1,6 @@
 """Tuned last blocks go on from what the frozen ones made, change nothing else, and leave BatchNorm as it was."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,14 @@ from training.data import Dataset
 from training.errors import RecipeError
 from training.features import FeatureCache, pixels, titles
 from training.fusion import Inputs
+from training.fusion_step import FusionStep
 from training.order import DICE
 from training.progress import Quiet
 from training.readers.folder import read_folder
 from training.recipe import Recipe, Tune
 from training.stem import make_stem
 from training.steps import Encoders, EncoderSteps
+from training.store import Features
 from training.tune import Photos, Sources, Tuned, learn_tuned
 
 
@@ -53,6 +56,75 @@ def test_the_tail_on_what_was_kept_equals_the_whole_encoder(
     with torch.inference_mode():
         whole = trained.model.encode_image((torch.from_numpy(found).permute(0, 3, 1, 2) - mean) / std)
         assert torch.allclose(stem.finish(kept), whole, atol=0.02 * float(whole.abs().max()))  # kept in half precision
+
+
+def test_photos_unpacked_in_another_way_are_kept_apart(dataset: Dataset, trained: Encoders, tmp_path: Path) -> None:
+    plain = trained.preprocessing
+    for preprocessing in (plain, replace(plain, scaled_decode=True), replace(plain, max_tokens=9)):
+        make_stem(dataset, trained.model, preprocessing, 3, tmp_path, Quiet())
+    assert len(list(tmp_path.glob("stem-*"))) == 2, "how titles are cut is no matter"
+
+
+def test_a_run_that_is_stopped_goes_on_from_its_last_block_and_leaves_nothing_else(
+    dataset: Dataset, trained: Encoders, tmp_path: Path
+) -> None:
+    class Stopped(Quiet):
+        def advance(self, count: int = 1, note: str = "") -> None:
+            raise KeyboardInterrupt
+
+    class Heard(Quiet):
+        def __init__(self) -> None:
+            self.said: list[str] = []
+            self.done: list[tuple[int, str]] = []
+
+        def say(self, line: str) -> None:
+            self.said.append(line)
+
+        def advance(self, count: int = 1, note: str = "") -> None:
+            self.done.append((count, note))
+
+    made, heard = (dataset, trained.model, trained.preprocessing, 1), Heard()
+    with pytest.raises(KeyboardInterrupt):
+        make_stem(*made, tmp_path / "s", Stopped())
+    stem = make_stem(*made, tmp_path / "s", heard)
+    assert "photos up to the tuned blocks: up to 0.00 GB (90 rows) go into" in heard.said[0]
+    assert heard.done == [(32, "found from an earlier run"), (32, ""), (26, "")]
+    assert len(list((tmp_path / "s").iterdir())) == 1
+    at_once = make_stem(*made, tmp_path / "whole", Quiet())
+    assert np.array_equal(stem.kept.vectors, at_once.kept.vectors)
+
+
+def test_a_listing_without_a_photo_has_zeros_and_takes_no_place(
+    dataset: Dataset, trained: Encoders, tmp_path: Path
+) -> None:
+    rows = [replace(dataset.rows[0], photo=None), dataset.rows[1]]
+    data = Dataset("made", dataset.taxonomy, rows)
+    stem = make_stem(data, trained.model, trained.preprocessing, 1, tmp_path, Quiet())
+    assert len(stem.kept.vectors) == 1
+    for value in stem.take(np.arange(2)).values():
+        assert value is not None
+        assert [bool(one.any()) for one in value] == [False, True]
+
+
+def test_data_that_brings_vectors_has_no_photos_to_tune_blocks_on(
+    dataset: Dataset, trained: Encoders, tmp_path: Path
+) -> None:
+    rows, recipe = np.arange(90), small_recipe()
+    vectors = Features(np.ones((90, 3072), np.float16), np.ones(90, np.bool_))
+    data = Dataset("made", dataset.taxonomy, dataset.rows, photo_vectors=vectors)
+    tuned = recipe.model_copy(update={"fusion": recipe.fusion.model_copy(update={"tune": Tune(image_blocks=1)})})
+    step = FusionStep(data, tuned, tmp_path, rows, rows, Quiet())
+    inputs = Inputs(data.taxonomy, data.targets, image=vectors)
+    with pytest.raises(RecipeError, match="made brings photo vectors: without photos no image block can be tuned"):
+        step.learn(trained, trained.config("image", "concat"), inputs, seed=0, stage="image")
+
+
+def test_a_photo_that_cannot_be_read_is_kept_as_none(tmp_path: Path, trained: Encoders) -> None:
+    folder = write_folder(tmp_path / "data", zipped=False)
+    spoilt = read_folder(folder)
+    (folder / "photos" / "p4.jpg").unlink()
+    stem = make_stem(spoilt, trained.model, trained.preprocessing, 1, tmp_path, Quiet())
+    assert stem.kept.there[3:6].tolist() == [True, False, True]
 
 
 @pytest.mark.parametrize("views", [1, 3])
