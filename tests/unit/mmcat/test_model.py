@@ -12,7 +12,7 @@ from torchvision.models import resnet50
 
 from mmcat.errors import ModelError
 from mmcat.family import ModelConfig
-from mmcat.model import CategoryModel, CrossBlock, Fusion, ImageEncoder, loss
+from mmcat.model import CategoryModel, Cells, CrossBlock, Fusion, ImageEncoder, loss
 from tests.support.tiny import tiny_config, tiny_taxonomy
 
 FAMILY = [("text", "cross"), ("image", "cross"), ("both", "concat"), ("both", "cross")]
@@ -49,68 +49,91 @@ def _backward(value: Tensor) -> None:
     value.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
 
-def _slow_block(block: CrossBlock, query: Tensor, keys: Tensor, allowed: Tensor) -> Tensor:
-    """Pre-norm cross-attention for one listing, head by head, key by key."""
-    norm_q, norm_k = block.attention_norm(query), block.attention_norm(keys)
-    width = query.shape[-1]
+def _slow_block(block: CrossBlock, query: Tensor, keys: Tensor) -> Tensor:
+    """Pre-norm cross-attention for one listing, head by head, place by place, key by key."""
+    normed, width = block.attention_norm(keys), query.shape[-1]
+    asked = block.query(block.attention_norm(query))
+    k, v = block.key_value(normed).split(width, dim=1)
     size = width // block.heads
-    q, kv = block.query(norm_q), block.key_value(norm_k)
-    k, v = kv[:, :width], kv[:, width:]
     rows = []
     for place in range(len(query)):
         parts = []
         for head in range(block.heads):
             span = slice(head * size, (head + 1) * size)
-            scores = [
-                float(q[place, span] @ k[j, span]) / math.sqrt(size) if allowed[j] else -math.inf
-                for j in range(len(keys))
-            ]
-            top = max(scores)
-            weights = [math.exp(score - top) for score in scores]
-            parts.append(sum((w / sum(weights)) * v[j, span] for j, w in enumerate(weights)))
-        rows.append(torch.cat([torch.as_tensor(part) for part in parts]))
+            scores = [asked[place, span] @ k[j, span] / math.sqrt(size) for j in range(len(keys))]
+            top = torch.stack(scores).detach().max()
+            weights = [(score - top).exp() for score in scores]
+            total = torch.stack(weights).sum()
+            parts.append(torch.stack([weight / total * v[j, span] for j, weight in enumerate(weights)]).sum(0))
+        rows.append(torch.cat(parts))
     query = query + block.out(torch.stack(rows))
     fed: Tensor = block.feed_forward(query)
     return query + fed
 
 
-def _slow_cross(fusion: Fusion, text: Tensor, image: Tensor) -> list[Tensor]:
-    """The whole of "cross" for one listing [T, D], [N, D], nothing missing."""
-    t = fusion.text_in(text)
-    cells = fusion.image_in
-    i = torch.stack([(cells.front if n < cells.fronts else cells.cells)(image[n]) for n in range(len(image))])  # type: ignore[misc]
-    if cells.places is not None:
-        i = i + cells.places
-    keys, allowed = torch.cat([t, i]), torch.ones(len(t) + len(i), dtype=torch.bool)
-    asked_t, asked_i = t, i
-    for text_block, image_block in zip(fusion.text_blocks, fusion.image_blocks, strict=True):
-        asked_t = _slow_block(text_block, asked_t, keys, allowed)  # type: ignore[arg-type]  # ModuleList items
-        asked_i = _slow_block(image_block, asked_i, keys, allowed)  # type: ignore[arg-type]  # ModuleList items
-    mixed = fusion.mix(torch.cat([asked_t.mean(0), asked_i.mean(0)]))
-    vector = torch.cat([mixed, t.mean(0)])
+def _slow_cells(cells: Cells, image: Tensor) -> Tensor:
+    rows = []
+    for place, vector in enumerate(image):
+        project = cells.front if place < cells.fronts else cells.cells
+        assert project is not None
+        rows.append(project(vector) + (0.0 if cells.places is None else cells.places[place]))
+    return torch.stack(rows)
+
+
+def _slow(fusion: Fusion, text: Tensor | None, image: Tensor | None) -> list[Tensor]:
+    """Any member of the family for one listing: tokens [T, D] without padding, cells [N, D]; None: it has none."""
+    t = i = torch.zeros(0)
+    if fusion.config.reads_text:
+        t = fusion.no_text[None] if text is None else torch.stack([fusion.text_in(token) for token in text])
+    if fusion.config.reads_image:
+        i = fusion.no_image[None] if image is None else _slow_cells(fusion.image_in, image)
+    if fusion.config.modality != "both":
+        vector = (t if fusion.config.reads_text else i).mean(0)
+    elif fusion.config.fusion == "concat":
+        vector = torch.cat([t.mean(0), i.mean(0)])
+    else:
+        keys, asked_t, asked_i = torch.cat([t, i]), t, i
+        for text_block, image_block in zip(fusion.text_blocks, fusion.image_blocks, strict=True):
+            asked_t = _slow_block(text_block, asked_t, keys)  # type: ignore[arg-type]  # ModuleList items
+            asked_i = _slow_block(image_block, asked_i, keys)  # type: ignore[arg-type]  # ModuleList items
+        vector = torch.cat([fusion.mix(torch.cat([asked_t.mean(0), asked_i.mean(0)])), t.mean(0)])
     return [head(vector) for head in fusion.heads]
 
 
-@pytest.mark.parametrize("tokens", [1, 4])
-@pytest.mark.parametrize("cells", [1, 9])
-@pytest.mark.parametrize("heads", [1, 2, 8])
-def test_cross_attention_equals_the_slow_reference(tokens: int, cells: int, heads: int) -> None:
-    fusion = Fusion(replace(_config(), heads=heads, blocks=3)).eval()
-    text, image = _features(tokens, cells)
-    with torch.no_grad():
-        fast = fusion(text, image)
-        slow = [_slow_cross(fusion, text[row], image[row]) for row in range(BATCH)]
-    assert _close(fast, [torch.stack([row[level] for row in slow]) for level in range(4)], 1e-4)
+SHAPES = {
+    "pooled": {},
+    "one head": {"heads": 1, "blocks": 1},
+    "eight heads, three blocks": {"heads": 8, "blocks": 3},
+    "flat": {"classes": (7,)},
+    "tokens and cells": {"keys": "sequence", "px": 64, "grid": 2},
+    "tokens and cells of two stages": {"keys": "sequence", "px": 64, "grid": 2, "image_layers": "layer3+layer4"},
+}
 
 
-@pytest.mark.parametrize("layers", ["layer4", "layer3+layer4"])
-def test_a_grid_of_cells_equals_the_slow_reference(layers: str) -> None:
-    fusion = Fusion(replace(_sequence(), image_layers=layers)).eval()  # type: ignore[arg-type]  # by name
-    text, image = _features(6, fusion.config.image_cells)
-    with torch.no_grad():
-        fast = fusion(text, image)
-        slow = [_slow_cross(fusion, text[row], image[row]) for row in range(BATCH)]
-    assert _close(fast, [torch.stack([row[level] for row in slow]) for level in range(4)], 1e-4)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("modality", "fusion"), FAMILY)
+def test_answers_and_gradients_equal_the_slow_reference(modality: str, fusion: str, shape: str) -> None:
+    """Of every member, with titles of different lengths, and listings that lack one modality, or both."""
+    member = Fusion(replace(_config(modality, fusion), **SHAPES[shape])).eval()  # type: ignore[arg-type]  # by name
+    tokens = 4 if member.config.keys == "sequence" else 1
+    text, image = _features(tokens, member.config.image_cells if member.config.reads_image else 1)
+    lengths = [1 + row % tokens for row in range(BATCH)]
+    has_text, has_image = torch.tensor([1, 0, 1, 0, 1]).bool(), torch.tensor([1, 1, 0, 0, 1]).bool()
+    mask = torch.arange(tokens) < torch.tensor(lengths)[:, None]
+    fast = member(text, image, has_text, has_image, mask)
+    slow = [
+        _slow(member, text[row, : lengths[row]] if has_text[row] else None, image[row] if has_image[row] else None)
+        for row in range(BATCH)
+    ]
+    one_by_one = [torch.stack([row[level] for row in slow]) for level in range(len(fast))]
+    assert _close(fast, one_by_one, 1e-4)
+    found = []
+    for answers in (fast, one_by_one):
+        member.zero_grad()
+        _backward(torch.stack([level.square().mean() for level in answers]).sum())
+        found.append({name: p.grad.clone() for name, p in member.named_parameters() if p.grad is not None})
+    assert found[0].keys() == found[1].keys() == dict(member.named_parameters()).keys()
+    assert _close([*found[0].values()], [found[1][name] for name in found[0]], 1e-4)
 
 
 def test_a_cell_counts_for_where_it_stands() -> None:
