@@ -33,6 +33,7 @@ ordering.py      the events of one product stay in order (pure)
 batching.py      READY listings to batches
 worker.py        the engine thread
 results.py       what goes out (pure)
+last_results.py  the newest answers, for mmcat top
 rank.py          newer wins (pure)
 dead_letters.py  what cannot be categorized, byte for byte (pure)
 retries.py       late photos: the next delay, its record, and how it is read (pure)

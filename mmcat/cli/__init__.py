@@ -14,8 +14,8 @@ Trying it:
     processes, servers   children that never outlive us; the brokers and the cache that come in wheels and jars
 
 Running it: consume, cache_writer, cache (rebuild, verify), topics, replay (replay_words reads a range, replay_changes
-shows a diff), dead_letter (dead_letter_text makes strangers' text safe to print), resume, top, config,
-categorize (tables in bulk).
+shows a diff), dead_letter (dead_letter_text makes strangers' text safe to print), resume and top (both ask a running
+service by service_port), config, categorize (tables in bulk).
 Measuring it: bench, with its parts in benchmarks.
 Making models: data (checks them), train, compare, evaluate (both say through test_looks when they see the test part),
 bundle (calibrate: its encoders in int8).
