@@ -30,7 +30,7 @@ def resume(
     """
     http = load_settings(config).http
     asked: dict[str, object] = {"partitions": partitions or None}
-    resumed = command(url or f"http://127.0.0.1:{http.port}", http, "resume", asked)["resumed"]
+    resumed: list[int] = command(url or f"http://127.0.0.1:{http.port}", http, "resume", asked, "resumed")
     if as_json:
         print_json({"resumed": resumed})
     else:

@@ -13,12 +13,13 @@ if TYPE_CHECKING:
 ANSWER_S = 10.0
 
 
-def command(url: str, http: "HttpSettings", name: str, asked: dict[str, object]) -> dict[str, Any]:
-    """The answer to a command; blocks for `ANSWER_S` at most.
+def command(url: str, http: "HttpSettings", name: str, asked: dict[str, object], told: str) -> Any:
+    """What a service answers to a command; blocks for `ANSWER_S` at most.
 
     Args:
         url: of the service, http://HOST:PORT.
         name: for example "resume".
+        told: where in the answer it stands.
 
     Raises:
         CommandError: nobody answers there, or refuses.
@@ -31,11 +32,10 @@ def command(url: str, http: "HttpSettings", name: str, asked: dict[str, object])
     request = urllib.request.Request(f"{url.rstrip('/')}/{name}", json.dumps(asked).encode(), headers)  # noqa: S310
     try:
         with urllib.request.urlopen(request, timeout=ANSWER_S) as answer:  # noqa: S310 (http or https, checked above)
-            answered: dict[str, Any] = json.loads(answer.read())
-            return answered
+            return json.loads(answer.read())[told]
     except urllib.error.HTTPError as error:
         with error:
             why = error.read(1_000).decode("utf-8", "replace").strip()
         raise CommandError(f"the service at {url} refuses ({error.code}): {why}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise CommandError(f"no service answers at {url}: {getattr(error, 'reason', error)}") from None

@@ -119,7 +119,7 @@ def _last(address: str, http: "HttpSettings") -> Sequence[Mapping[str, Any]] | N
     from mmcat.cli.service_port import command
 
     try:
-        told: list[Mapping[str, Any]] = command(address, http, "last-results", {})["results"]
+        told: list[Mapping[str, Any]] = command(address, http, "last-results", {}, "results")
     except CommandError:
         return None
     return told

@@ -7,8 +7,10 @@ from typing import Any, cast
 
 import pytest
 from confluent_kafka import Consumer, Message, TopicPartition
+from prometheus_client import CollectorRegistry
 
 from consumer.assignment import Assignment
+from consumer.health import Health, HealthServer
 from consumer.service import Service
 from consumer.settings import Settings
 from mmcat.cli import main
@@ -89,6 +91,18 @@ def test_a_command_to_nobody_is_one_sentence(capsys: pytest.CaptureFixture[str])
     assert "no service answers at http://127.0.0.1:1" in capsys.readouterr().err
     assert main(["resume", "--url", "file:///etc/passwd"]) == 1
     assert "is not an address of a service" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("answer", [{}, [], "yes"])
+def test_an_answer_that_is_none_of_ours_is_one_sentence(answer: object, capsys: pytest.CaptureFixture[str]) -> None:
+    """Something else listens there."""
+    server = HealthServer(Health(1.0), CollectorRegistry(), "127.0.0.1", 0, commands={"/resume": lambda _: answer})
+    url = f"http://127.0.0.1:{server.start()}"
+    try:
+        assert main(["resume", "--url", url]) == 1
+    finally:
+        server.stop()
+    assert f"no service answers at {url}" in capsys.readouterr().err
 
 
 def test_a_device_that_breaks_ends_the_process_and_no_listing_is_blamed(
