@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-BESIDE: Final = "spent, service beside model and decode ms"  # of work_conserving.py
+BESIDE: Final = "needed, beside model and decode ms"  # of work_conserving.py
 RESULTS: Final = Path(__file__).with_name("RESULTS.md")
 NOT_RUN: Final = "not run"
 
