@@ -75,9 +75,9 @@ def measure(listings: int, tokens: int, pairs: int, small: bool) -> dict[str, An
     config = ModelConfig((57, 552, 3_190, 404), text_encoder=bert, text_pooling="cls", px=px)
     model = CategoryModel(config).eval().requires_grad_(False)
     preprocessing = Preprocessing(px=px, max_tokens=tokens)
-    batch = _batch(config, listings, tokens, bert["vocab_size"])
-    engines, start_s = _engines(model, preprocessing, _batch(config, CALIBRATED, tokens, bert["vocab_size"], seed=1))
-    default = _default(CategoryModel(config).eval().requires_grad_(False), preprocessing, batch)
+    batch = drawn(config, listings, tokens, bert["vocab_size"])
+    engines, start_s = _engines(model, preprocessing, drawn(config, CALIBRATED, tokens, bert["vocab_size"], seed=1))
+    default = as_it_comes(CategoryModel(config).eval().requires_grad_(False), preprocessing, batch)
     channels_last = EagerEngine(model, preprocessing, "cpu", "fp32")
     eager = {f"eager, batch {size}": _chunks(channels_last, batch, size) for size in BATCHES}
     peer = best(rounds(eager, LOOKS))
@@ -135,7 +135,7 @@ def _quantized(model: CategoryModel, preprocessing: Preprocessing, batch: Batch)
     return Quantized(quantize.quantized_parts(model, preprocessing, inputs), nothing, "")
 
 
-def _batch(config: ModelConfig, listings: int, tokens: int, vocabulary: int, seed: int = 0) -> Batch:
+def drawn(config: ModelConfig, listings: int, tokens: int, vocabulary: int, seed: int = 0) -> Batch:
     dice, there = np.random.default_rng(seed), np.ones(listings, np.bool_)
     ids = dice.integers(5, vocabulary, (listings, tokens))
     pixels = dice.integers(0, 256, (listings, config.px, config.px, 3), np.uint8)
@@ -158,7 +158,7 @@ def _chunks(engine: Engine, batch: Batch, size: int) -> Callable[[], object]:
     return lambda: [logits(engine, chunk) for chunk in chunks]
 
 
-def _default(model: CategoryModel, preprocessing: Preprocessing, batch: Batch) -> Callable[[], object]:
+def as_it_comes(model: CategoryModel, preprocessing: Preprocessing, batch: Batch) -> Callable[[], object]:
     """The model called as one would without thinking of layouts."""
     mean, std = (torch.tensor(values).view(3, 1, 1) * 255 for values in (preprocessing.mean, preprocessing.std))
 
