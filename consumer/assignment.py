@@ -37,7 +37,7 @@ log = structlog.get_logger("mmcat.assignment")
 
 ASK_S: Final = 5.0  # for one question where the group committed: a service that is to end waits for the answer
 ASK_AGAIN_S: Final = 0.5
-ROOM_S: Final = 0.1  # at the limit of what is held, before partitions are paused: polls go on each 0.2 s
+ROOM_S: Final = 0.5  # at the limit, before partitions are paused: longer than a batch of most models takes
 REST_S: Final = 1.0  # before a refused record is tried again: no hot loop, and soon after the topic takes it
 
 

@@ -45,7 +45,7 @@ DRAWN: Final = 16  # photos; the host gives each listing one with bytes of its o
 def main() -> None:
     parser = argparse.ArgumentParser(description="The service against the same job on other libraries.")
     parser.add_argument(
-        "--events", type=int, default=4 * BATCH, help="counted of each turn; four batches more are sent"
+        "--events", type=int, default=4 * BATCH, help="counted of each turn; seven batches more are sent"
     )
     parser.add_argument("--pairs", type=int, default=9)
     parser.add_argument("--peers", default=",".join(packages.REQUIREMENTS), help="some of them, by commas")

@@ -20,7 +20,7 @@ from mmcat.listing import Listing, Prepared, Result
 BATCH: Final = 32  # listings per model call: the service's `batch.max_listings`
 EAGER_BATCH: Final = 32  # listings at once through eager PyTorch: the quickest of 8, 16 and 32, on a busy machine
 BATCH_S: Final = 0.05  # longest wait for a full batch: the service's `batch.max_age_ms`
-AHEAD: Final = 3 * BATCH  # listings held at once, by the service's `limits.in_flight_listings` and by peers' own bounds
+AHEAD: Final = 6 * BATCH  # listings held at once, by the service's `limits.in_flight_listings` and by peers' own bounds
 FETCHES: Final = 64  # at once from the host, where they take no thread each; the service is given as many
 THREADS: Final = 16  # that fetch and decode, where they do: more only take the cores from the model
 PHOTO_S: Final = 30.0  # longest wait for a photo; long, so that a busy machine changes no answer
