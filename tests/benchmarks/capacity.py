@@ -52,7 +52,7 @@ class Inputs:
     backfill_days: float = 30
     cpu_rate: float = 26
     slow_rate: float = 7.3
-    host_ms: float = 3.1
+    host_ms: float = 3.6
     gpu_rate: float = 1_000
     cores: float = 16
     busy: float = 0.7
