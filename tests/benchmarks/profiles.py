@@ -56,6 +56,7 @@ def transport(events: int, watched_s: int) -> None:
         warm_groups(broker.bootstrap)
         pid, stacks = Path(folder) / "pid", Path(folder) / "stacks"
         watching: list[subprocess.Popen[bytes]] = []
+        backlog = Backlog(broker.bootstrap, events)
         begun = time.monotonic()
 
         def look() -> None:
@@ -64,8 +65,6 @@ def transport(events: int, watched_s: int) -> None:
                 py_spy += ["--rate", str(SAMPLES), "--format", "raw", "--threads", "--gil", "--output", str(stacks)]
                 watching.append(subprocess.Popen(py_spy, stdout=subprocess.DEVNULL))
 
-        backlog = Backlog(broker.bootstrap, events)
-        begun = time.monotonic()
         named = ("sh", "-c", 'echo $$ > "$0"; exec "$@"', str(pid), *SERVICE)
         speed = work_off(backlog, named, backlog.env(), Path(folder) / "log", look=look)
         if not watching or watching[0].wait(watched_s):
