@@ -33,7 +33,7 @@ from consumer.order import order_of, takes_held_order
 from consumer.ordering import Ordering, SentOrders
 from consumer.outcomes import Outcomes
 from consumer.preparing import Fetcher, Preparer
-from consumer.publishing import Publisher
+from consumer.publishing import Publisher, now_ms
 from consumer.records import Incoming, Outgoing
 from consumer.results import best_possible
 from consumer.retries import Delay, Delays, retry_record
@@ -245,7 +245,7 @@ class Pipeline:
             return
         status = fetched.status
         if delay is not None:
-            work.later, status = retry_record(work.incoming, delay, _now_ms()), ImageStatus.PENDING
+            work.later, status = retry_record(work.incoming, delay, now_ms()), ImageStatus.PENDING
         self._preparer.without_photo(work, status)
 
     def _hand_on(self, work: Work, delay: Delay) -> list[Work]:
@@ -391,10 +391,6 @@ class Pipeline:
     def _worked(self, stage: Stage, seconds: float) -> None:
         self._metrics.stage.labels(stage).observe(seconds)
         self.stages.worked(stage, seconds)
-
-
-def _now_ms() -> int:
-    return int(time.time() * 1000)
 
 
 def _now() -> str:

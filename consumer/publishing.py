@@ -120,7 +120,7 @@ class Publisher:
 
     def hand_on(self, work: Work, delay: Delay) -> None:
         """No outcome now: a later attempt has it; sent at once."""
-        work.records, work.outcome = [retry_record(work.incoming, delay, _now_ms())], None
+        work.records, work.outcome = [retry_record(work.incoming, delay, now_ms())], None
         self.send([work])
 
     # to the broker ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -163,9 +163,9 @@ class Publisher:
             self._listings(outcome).inc(count)
         if self._on_outcomes is not None:
             self._on_outcomes(lease, told)
-        now_ms = time.time() * 1000
+        now = now_ms()
         live = [work.incoming.origin for work in works if not work.incoming.attempt]
-        self._metrics.end_to_end.observe_all([max(0.0, now_ms - origin.timestamp_ms) / 1000 for origin in live])
+        self._metrics.end_to_end.observe_all([max(0.0, now - origin.timestamp_ms) / 1000 for origin in live])
 
     def drop(self, work: Work) -> None:
         """Its lease ended: whoever holds the partition now reads it again."""
@@ -191,5 +191,6 @@ def _by_lease(works: Sequence[Work]) -> list[tuple[Lease, Sequence[Work]]]:
     return [(lease, list(part)) for lease, part in groupby(ordered, key=lambda work: work.lease)]
 
 
-def _now_ms() -> int:
+def now_ms() -> int:
+    """Milliseconds since 1970."""
     return int(time.time() * 1000)
